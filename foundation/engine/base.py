@@ -1,0 +1,78 @@
+"""What every engine does, and the form in which trees reach it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from prompts.tree import Piece, PromptTree
+
+Vector = tuple[int, ...] | torch.Tensor
+"""One input vector: the token ids of a text that the model compresses, or a tensor of shape [d]."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenNode:
+    """A node as the model reads it.
+
+    `slots` are token ids; a negative slot -1-i stands for `vectors[i]`. `after` counts the parent's slots it sees.
+    `answers` are the token ids read at the last slot.
+    """
+
+    slots: tuple[int, ...]
+    parent: int = -1
+    after: int | None = None
+    answers: tuple[int, ...] = ()
+    vectors: tuple[Vector, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TokenTree:
+    """Nodes with parents first, and the number of slots in all."""
+
+    nodes: tuple[TokenNode, ...]
+    size: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", sum(len(node.slots) for node in self.nodes))
+
+
+class LeafScores(NamedTuple):
+    """Answer log-probabilities of one tree's leaves, in node order: one array [answers of that leaf] a leaf.
+
+    They are normalised over the leaf's own answers.
+    """
+
+    logp: list[npt.NDArray[np.float32]]
+
+    def table(self) -> npt.NDArray[np.float32]:
+        """[leaves, answers], when every leaf has the same answers."""
+        return np.stack(self.logp)
+
+
+class Engine(Protocol):
+    """Scores trees and embeds texts. Calls are thread-safe; `read` is cheap and may run beside `score`."""
+
+    name: str
+    model_version: str
+
+    def count(self, piece: Piece) -> int:
+        """How many slots a piece takes."""
+        ...
+
+    def read(self, tree: PromptTree) -> TokenTree:
+        """Text to slots."""
+        ...
+
+    def score(self, trees: Sequence[TokenTree]) -> list[LeafScores]:
+        """All trees in one forward."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """[texts, d], each row of length one."""
+        ...

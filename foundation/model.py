@@ -1,0 +1,194 @@
+"""The ranker: a Hugging Face causal decoder with tree attention, and a compressor where it learned one.
+
+Made from a `ModelConfig`, loaded from and saved to a Hugging Face folder; weights are safetensors only, and code that a
+folder brings is never run. Shapes: N slots, D hidden size, L leaves, A the largest number of answers of a leaf.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, MixtralConfig, MixtralForCausalLM, PreTrainedModel
+
+from foundation.attention import register
+from foundation.compressor import Compressor
+from foundation.config import ModelConfig
+from foundation.engine.base import Vector
+from foundation.engine.pack import Packed
+from foundation.tokenizer import TextEncoder
+from prompts.errors import CheckpointError
+
+COMPRESSOR_FILE = "compressor.safetensors"
+Compress = Callable[[Sequence[tuple[int, ...]]], torch.Tensor]
+
+
+class Ranker(nn.Module):
+    """A decoder, read at its answers only."""
+
+    def __init__(self, lm: PreTrainedModel, compressor: Compressor | None = None) -> None:
+        super().__init__()
+        lm.set_attn_implementation(register())
+        self.lm = lm
+        self.compressor = compressor
+
+    @property
+    def hidden_size(self) -> int:
+        return int(self.lm.config.hidden_size)
+
+    def compress(self, texts: Sequence[tuple[int, ...]]) -> torch.Tensor:
+        """Vectors [texts, D]. Raises CheckpointError for a model that never learned to."""
+        if self.compressor is None:
+            raise CheckpointError("this checkpoint has no compressor: give its nodes as text")
+        return cast(torch.Tensor, self.compressor(self.lm.get_input_embeddings(), texts))
+
+    def hidden(self, packed: Packed, compress: Compress | None = None) -> torch.Tensor:
+        """Last hidden states of the answering slots [L, D]."""
+        embeds_ND = self._embed(packed, compress or self.compress)
+        states = self.lm.base_model(
+            inputs_embeds=embeds_ND[None],
+            position_ids=torch.from_numpy(packed.positions)[None],
+            tree_plan=packed.plan,
+            use_cache=False,
+        )
+        return cast(torch.Tensor, states.last_hidden_state[0, torch.from_numpy(packed.rows)])
+
+    def forward(self, packed: Packed, compress: Compress | None = None) -> torch.Tensor:
+        """Answer logits [L, A]; columns past a leaf's own answers are -inf."""
+        hidden_LD = self.hidden(packed, compress)
+        used = sorted({answer for answers in packed.answers for answer in answers})
+        column = {answer: n for n, answer in enumerate(used)}
+        head = cast(nn.Linear, self.lm.get_output_embeddings())  # type: ignore[no-untyped-call]
+        logits_LU = hidden_LD @ head.weight[used].T
+        width = max(len(answers) for answers in packed.answers)
+        pick = torch.tensor(
+            [[column[a] for a in answers] + [-1] * (width - len(answers)) for answers in packed.answers]
+        )
+        return logits_LU.gather(1, pick.clamp(min=0)).masked_fill(pick < 0, float("-inf"))
+
+    def _embed(self, packed: Packed, compress: Compress) -> torch.Tensor:
+        slots_N = torch.from_numpy(packed.slots)
+        embeds_ND = cast(torch.Tensor, self.lm.get_input_embeddings()(slots_N.clamp(min=0)))
+        if not packed.vectors:
+            return embeds_ND
+        vectors_VD = gather_vectors(packed.vectors, compress).to(embeds_ND.dtype)
+        at = (slots_N < 0).nonzero().squeeze(1)
+        return embeds_ND.index_copy(0, at, vectors_VD[-1 - slots_N[at]])
+
+    def save(self, folder: Path, encoder: TextEncoder, dtype: torch.dtype = torch.float32) -> None:
+        """A Hugging Face folder: config, tokenizer, safetensors."""
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {name: tensor.to(dtype) for name, tensor in self.lm.state_dict().items()}
+        self.lm.save_pretrained(folder, state_dict=state, safe_serialization=True)
+        encoder.tokenizer.save_pretrained(folder)
+        if self.compressor is not None:
+            save_file(
+                {n: t.to(dtype).contiguous() for n, t in self.compressor.state_dict().items()}, folder / COMPRESSOR_FILE
+            )
+
+
+def gather_vectors(vectors: Sequence[Vector], compress: Compress) -> torch.Tensor:
+    """[V, D]: tensors as they are, texts compressed, each different text once."""
+    texts = [v for v in vectors if isinstance(v, tuple)]
+    place = {text: n for n, text in enumerate(dict.fromkeys(texts))}
+    given = [v for v in vectors if not isinstance(v, tuple)]
+    tables = ([compress(list(place))] if place else []) + ([torch.stack(given)] if given else [])
+    numbers, next_given = [], len(place)
+    for vector in vectors:
+        if isinstance(vector, tuple):
+            numbers.append(place[vector])
+        else:
+            numbers.append(next_given)
+            next_given += 1
+    return torch.cat(tables).index_select(0, torch.tensor(numbers))
+
+
+def build(config: ModelConfig, seed: int = 0) -> Ranker:
+    """A new model with random weights."""
+    torch.manual_seed(seed)
+    lm = MixtralForCausalLM(
+        MixtralConfig(
+            vocab_size=config.vocab_size,
+            hidden_size=config.hidden_size,
+            intermediate_size=config.expert_size,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.kv_heads,
+            num_local_experts=config.experts,
+            num_experts_per_tok=config.experts_per_token,
+            max_position_embeddings=config.max_positions,
+            rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
+            initializer_range=config.initializer_range,
+            tie_word_embeddings=True,
+            sliding_window=None,
+            bos_token_id=0,
+            eos_token_id=1,
+            pad_token_id=2,
+        )
+    )
+    return Ranker(lm, Compressor(config.hidden_size) if config.compressor else None)
+
+
+def load(folder: Path) -> tuple[Ranker, TextEncoder]:
+    """Model (fp32) and tokenizer of a Hugging Face folder. Raises CheckpointError that says what is missing or damaged."""
+    for name in ("config.json", "tokenizer.json"):
+        if not (folder / name).is_file():
+            raise CheckpointError(
+                f"{folder}: no {name}; a model folder holds config.json, tokenizer.json, *.safetensors"
+            )
+    if not any(folder.glob("*.safetensors")):
+        raise CheckpointError(f"{folder}: no *.safetensors; other weight formats can run code and are not read")
+    encoder = TextEncoder.load(folder)
+    try:
+        ranker = Ranker(_load_lm(folder), _load_compressor(folder))
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
+        raise CheckpointError(f"{folder}: cannot be loaded: {str(error).strip().splitlines()[0][:300]}") from None
+    return ranker.eval(), encoder
+
+
+def _load_lm(folder: Path) -> PreTrainedModel:
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        folder, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
+        local_files_only=True, output_loading_info=True,
+    )  # fmt: skip
+    lm, report = loaded
+    missing = sorted(report["missing_keys"])
+    if missing or report.get("mismatched_keys"):
+        raise CheckpointError(f"{folder}: weights missing or of another shape, such as {(missing or ['?'])[0]}")
+    return cast(PreTrainedModel, lm)
+
+
+def _load_compressor(folder: Path) -> Compressor | None:
+    if not (folder / COMPRESSOR_FILE).is_file():
+        return None
+    state = {name: tensor.float() for name, tensor in load_file(folder / COMPRESSOR_FILE).items()}
+    queries, hidden_size = state["query_QD"].shape
+    compressor = Compressor(hidden_size, queries)
+    compressor.load_state_dict(state)
+    return compressor
+
+
+def version(folder: Path) -> str:
+    """A short hash of a folder's weights; the same weights have the same version."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:12]
+
+
+def shipped(name: str) -> Path:
+    """The folder of a checkpoint that comes with the package."""
+    folder = Path(str(files("foundation"))) / "checkpoints" / name
+    if not folder.is_dir():
+        raise CheckpointError(f"no checkpoint '{name}' comes with prismrank; give a model folder")
+    return folder

@@ -1,0 +1,43 @@
+"""What a training run needs to know besides its data."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class LossWeights(BaseModel):
+    """How much each loss counts; see `foundation.training.labels`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    listwise: float = Field(1.0, ge=0)
+    pointwise: float = Field(0.1, ge=0)
+    choice: float = Field(0.2, ge=0)
+    balance: float = Field(
+        0.01, ge=0, description="Load balancing of the experts (Fedus et al. 2021, equations 4 to 6)."
+    )
+
+
+class TrainSettings(BaseModel):
+    """One run. Step n's trees depend on `seed` and n alone, so a resumed run sees what an unbroken one would."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: int = Field(ge=1)
+    trees_per_step: int = Field(4, ge=1, le=4096)
+    learning_rate: float = Field(1e-3, gt=0, le=1)
+    warmup: int = Field(50, ge=0)
+    weight_decay: float = Field(0.01, ge=0)
+    clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
+    vector_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on compressed texts.")
+    seed: int = 0
+    threads: int = Field(2, ge=1, le=256)
+    validate_every: int = Field(500, ge=1)
+    checkpoint_every: int = Field(250, ge=1)
+    loss: LossWeights = LossWeights()
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step: linear warm-up, then linear to zero."""
+        rising = min(1.0, (step + 1) / max(1, self.warmup))
+        falling = max(0.0, (self.steps - step) / max(1, self.steps - self.warmup))
+        return self.learning_rate * rising * min(1.0, falling)

@@ -1,0 +1,42 @@
+"""The HTTP application: routes, strict bodies, problems, and the life of what stands behind them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from fastapi import FastAPI
+
+from serve import problems
+from serve.routes import health, rank, surfaces
+from serve.services import Services
+
+DESCRIPTION = """\
+One mixture-of-experts decoder ranks candidates for every surface that a YAML file declares.
+
+Every ranking comes back in time: past the deadline, over the model's capacity or without the model it is the retrieval
+order, marked `degraded` with the reason. Every error is a problem (RFC 9457, `application/problem+json`).
+"""
+
+
+def create_app(services: Services) -> FastAPI:
+    """The application over `services`. Its engine warms up in the background; `/readyz` says when it has."""
+
+    @asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        async with services.running():
+            warming = asyncio.create_task(services.health.warm_up(), name="warm-up")
+            try:
+                yield
+            finally:
+                warming.cancel()
+                with suppress(asyncio.CancelledError):
+                    await warming
+
+    app = FastAPI(title="prismrank", version="1", description=DESCRIPTION, lifespan=life, redirect_slashes=False)
+    app.state.services = services
+    problems.install(app)
+    for router in (rank.router, surfaces.router, health.router):
+        app.include_router(router)
+    return app

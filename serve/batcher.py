@@ -1,0 +1,216 @@
+"""Joins concurrent requests of any surface into one forward.
+
+The engine runs in one thread of its own, never on the event loop. Trees wait in the order of their deadlines; a batch
+takes as many as fit and as can still be in time together. A tree leaves the queue when its caller goes away, and an
+answer that comes too late is dropped. All times are in seconds of the event loop's clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from foundation.engine.base import Engine, LeafScores, TokenTree
+from prompts.errors import CapacityError
+from serve.fallback import DegradedError
+from serve.schemas import Reason
+
+logger = logging.getLogger(__name__)
+
+MEASURED_SLOTS = 256  # a smaller batch is mostly overhead and says little about the pace
+OPTIMISM = 0.7  # a request is refused only if an engine this much faster than lately would still be late
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much work there is room for, in slots (the unit of `TokenTree.size`)."""
+
+    batch_slots: int = 16_384
+    queue_slots: int = 65_536
+    gather_s: float = 0.002
+
+
+class Scored(NamedTuple):
+    """A tree's scores, how long the tree waited, and how long the forward took that it was part of."""
+
+    scores: LeafScores
+    queue_s: float
+    score_s: float
+
+
+@dataclass(eq=False, slots=True)
+class _Waiting:
+    tree: TokenTree
+    deadline: float
+    since: float
+    outcome: asyncio.Future[Scored | DegradedError]
+
+
+@dataclass(slots=True)
+class Pace:
+    """What a forward costs, learned from those that ran: a decayed mean of seconds per slot."""
+
+    seconds_per_slot: float = 0.0
+
+    def learn(self, slots: int, seconds: float) -> None:
+        """A forward over `slots` took `seconds`."""
+        if slots >= MEASURED_SLOTS:
+            rate = seconds / slots
+            self.seconds_per_slot += (rate - self.seconds_per_slot) * (0.3 if self.seconds_per_slot else 1.0)
+
+    def expects(self, slots: int) -> float:
+        """Seconds for a forward over `slots`; 0 as long as nothing is known."""
+        return slots * self.seconds_per_slot
+
+
+class _Forward(NamedTuple):
+    """The forward that runs now."""
+
+    since: float
+    slots: int
+
+
+@dataclass(eq=False)
+class Batcher:
+    """One queue before one engine. Use it inside `async with batcher.running():`."""
+
+    engine: Engine
+    limits: Limits = field(default_factory=Limits)
+    pace: Pace = field(default_factory=Pace)
+
+    def __post_init__(self) -> None:
+        self._waiting: set[_Waiting] = set()
+        self.queued_slots = 0
+        self._forward: _Forward | None = None
+        self._arrived = asyncio.Event()
+
+    @property
+    def waiting(self) -> int:
+        """How many trees wait for a forward."""
+        return len(self._waiting)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Takes work until it is left; what still waits then is degraded."""
+        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
+        worker = asyncio.create_task(self._serve(thread), name="batcher")
+        try:
+            yield
+        finally:
+            worker.cancel()
+            with suppress(asyncio.CancelledError):
+                await worker
+            for entry in list(self._waiting):
+                _settle(entry, DegradedError("engine"))
+            thread.shutdown(wait=False, cancel_futures=True)
+
+    async def score(self, tree: TokenTree, deadline: float) -> Scored:
+        """The scores of `tree`, by `deadline`.
+
+        Raises DegradedError when there is no room, when time runs out (or clearly will), or when the engine fails.
+        """
+        loop = asyncio.get_running_loop()
+        self._admit(tree, deadline, loop.time())
+        entry = _Waiting(tree, deadline, loop.time(), loop.create_future())
+        self._enter(entry)
+        try:
+            async with asyncio.timeout_at(deadline):
+                outcome = await entry.outcome
+        except TimeoutError:
+            raise DegradedError("deadline") from None
+        finally:
+            self._leave(entry)
+        if isinstance(outcome, DegradedError):
+            raise outcome
+        return outcome
+
+    def _admit(self, tree: TokenTree, deadline: float, now: float) -> None:
+        if tree.size > self.limits.batch_slots or self.queued_slots + tree.size > self.limits.queue_slots:
+            raise DegradedError("capacity")
+        if now >= deadline or (self._forward and now + OPTIMISM * self._expects(tree, deadline, now) > deadline):
+            raise DegradedError("deadline")
+
+    def _expects(self, tree: TokenTree, deadline: float, now: float) -> float:
+        """Seconds until `tree` would be scored: after the forward that runs, and all that is more urgent."""
+        ahead = sum(entry.tree.size for entry in self._waiting if entry.deadline <= deadline)
+        return self._remaining(now) + self.pace.expects(ahead + tree.size)
+
+    def _remaining(self, now: float) -> float:
+        """Seconds that the running forward still needs. One that is late may take as long again as it is late."""
+        if self._forward is None:
+            return 0.0
+        return abs(self.pace.expects(self._forward.slots) - (now - self._forward.since))
+
+    def _enter(self, entry: _Waiting) -> None:
+        self._waiting.add(entry)
+        self.queued_slots += entry.tree.size
+        self._arrived.set()
+
+    def _leave(self, entry: _Waiting) -> None:
+        if entry in self._waiting:
+            self._waiting.remove(entry)
+            self.queued_slots -= entry.tree.size
+
+    async def _serve(self, thread: ThreadPoolExecutor) -> None:
+        while True:
+            await self._arrived.wait()
+            await asyncio.sleep(self.limits.gather_s)
+            batch = self._take(asyncio.get_running_loop().time())
+            if batch:
+                await self._run(batch, thread)
+
+    def _take(self, now: float) -> list[_Waiting]:
+        """The most urgent trees that fit into one forward, and do not make the first of them late."""
+        batch: list[_Waiting] = []
+        slots = 0
+        for entry in sorted(self._waiting, key=lambda waiting: waiting.deadline):
+            size = slots + entry.tree.size
+            in_time = not batch or now + self.pace.expects(size) <= batch[0].deadline
+            if size <= self.limits.batch_slots and in_time:
+                batch.append(entry)
+                slots = size
+        for entry in batch:
+            self._leave(entry)
+        if not self._waiting:
+            self._arrived.clear()
+        return batch
+
+    async def _run(self, batch: Sequence[_Waiting], thread: ThreadPoolExecutor) -> None:
+        loop = asyncio.get_running_loop()
+        trees = [entry.tree for entry in batch]
+        started, slots = loop.time(), sum(tree.size for tree in trees)
+        self._forward = _Forward(started, slots)
+        reason: Reason = "engine"
+        try:
+            scores = await loop.run_in_executor(thread, _score, self.engine, trees)
+            took = loop.time() - started
+            self.pace.learn(slots, took)
+            for entry, leaves in zip(batch, scores, strict=True):
+                if all(np.isfinite(logp).all() for logp in leaves.logp):
+                    _settle(entry, Scored(leaves, started - entry.since, took))
+        except Exception as error:
+            logger.exception("the engine failed on a batch of %d trees", len(trees))
+            reason = "capacity" if isinstance(error, CapacityError) else "engine"
+        finally:
+            self._forward = None
+            for entry in batch:  # those without an answer
+                _settle(entry, DegradedError(reason))
+
+
+def _score(engine: Engine, trees: Sequence[TokenTree]) -> list[LeafScores]:
+    scores = engine.score(trees)
+    if len(scores) != len(trees):
+        raise ValueError(f"the engine answered {len(scores)} of {len(trees)} trees")
+    return scores
+
+
+def _settle(entry: _Waiting, outcome: Scored | DegradedError) -> None:
+    if not entry.outcome.done():  # else it has its answer, or its caller has gone
+        entry.outcome.set_result(outcome)

@@ -1,0 +1,25 @@
+"""`prismrank bench`: how fast, against what."""
+
+from __future__ import annotations
+
+import typer
+
+from serve.commands.parts import JsonFile
+
+app = typer.Typer(no_args_is_help=True, help="Measure speed on this machine, each time against a naive way.")
+
+
+@app.command("score")
+def score(json_out: JsonFile = None) -> None:
+    """Candidates per second: trees against every prompt whole."""
+    from foundation.bench.score import run
+
+    run(json_out)
+
+
+@app.command("train")
+def train(json_out: JsonFile = None) -> None:
+    """Labelled leaves per second in training: trees against one leaf a sequence."""
+    from foundation.bench.train import run
+
+    run(json_out)

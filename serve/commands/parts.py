@@ -1,0 +1,74 @@
+"""What several commands take, and how they open it. Heavy modules are imported when a command runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from foundation.engine.base import Engine
+    from surfaces.ledger.store import Ledger
+    from surfaces.registry import Registry
+
+LedgerUrl = Annotated[
+    str,
+    typer.Option(
+        "--ledger",
+        metavar="URL",
+        envvar="PRISMRANK_LEDGER",
+        help="Where members, items and events are: sqlite:///FILE or postgresql://USER@HOST/DATABASE.",
+    ),
+]
+ModelFolder = Annotated[
+    str, typer.Option("--model", metavar="DIR", help="A model folder, or the name of a shipped one.")
+]
+SurfaceFolder = Annotated[
+    Path | None,
+    typer.Option("--surfaces", metavar="DIR", help="Your surface files; they come on top of the shipped ones."),
+]
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Write the figures to this file, too.")]
+
+SHIPPED_MODEL = "nano"
+
+
+def open_ledger(url: str) -> Ledger:
+    """The ledger at a URL, which must be there. Raises LedgerError."""
+    from surfaces.ledger.store import Ledger
+
+    return Ledger.open(url, create=False)
+
+
+def open_registry(folder: Path | None) -> Registry:
+    """The shipped surfaces, and those of a folder. Raises SpecError."""
+    from surfaces.registry import Registry, shipped_folder
+
+    return Registry.load([shipped_folder(), *([folder] if folder else [])])
+
+
+def model_folder(model: str) -> Path:
+    """A model's folder. Raises CheckpointError when it is neither a folder nor the name of a shipped one."""
+    from foundation.model import shipped
+
+    return Path(model) if Path(model).is_dir() else shipped(model)
+
+
+def open_engine(model: str) -> Engine:
+    """The embedded engine over a model. Raises CheckpointError."""
+    from transformers.utils import logging
+
+    from foundation.engine.torch import TorchEngine
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # half a second of work needs none
+    return TorchEngine.load(model_folder(model))
+
+
+@contextmanager
+def steps(first: str) -> Iterator[Callable[[str], None]]:
+    """Shows what is going on, on stderr; gives a function that names the next step."""
+    with Console(stderr=True).status(f"{first} …") as status:
+        yield lambda step: status.update(f"{step} …")

@@ -1,0 +1,38 @@
+"""`prismrank serve`: the HTTP server."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from serve.commands.parts import (
+    SHIPPED_MODEL,
+    LedgerUrl,
+    ModelFolder,
+    SurfaceFolder,
+    open_engine,
+    open_ledger,
+    open_registry,
+    steps,
+)
+
+
+def serve(
+    ledger: LedgerUrl,
+    model: ModelFolder = SHIPPED_MODEL,
+    surfaces: SurfaceFolder = None,
+    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 is every one.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="The port; 0 takes any that is free.")] = 8000,
+) -> None:
+    """Serve rankings over HTTP, until Ctrl-C. The API's pages are at /docs."""
+    from serve import server
+    from serve.services import Services
+
+    listening = server.listen(host, port)
+    with open_ledger(ledger) as opened:
+        with steps("reading the surfaces") as step:
+            registry = open_registry(surfaces)
+            step("loading the model")
+            services = Services.open(opened, open_engine(model), registry, step)
+        server.serve(services, listening)

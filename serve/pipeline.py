@@ -1,0 +1,122 @@
+"""The way of one request, from a member's name to a slate."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import NamedTuple, ParamSpec, TypeVar
+
+import numpy as np
+
+from foundation.engine.base import Engine, LeafScores, TokenTree
+from prompts.errors import CapacityError
+from prompts.tree import PromptTree
+from prompts.verbalize import verbalize
+from serve.fallback import DegradedError, in_retrieval_order
+from serve.schemas import Explanation, RankedItem, RankReply, RankRequest
+from serve.served import ServedSurface
+from serve.services import Services
+from serve.shortlist import Shortlist, draw_up
+from serve.timing import Stopwatch
+from serve.workers import Workers
+from surfaces.compose import compose
+from surfaces.happenings import attributes_of, happenings
+from surfaces.heads import read_heads
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Prompt(NamedTuple):
+    """A request as text, and as the engine reads it."""
+
+    tree: PromptTree
+    tokens: TokenTree
+
+
+async def rank(request: RankRequest, name: str, services: Services, arrived: float) -> RankReply:
+    """The slate that `request` asks for on the surface `name`, by its deadline.
+
+    `arrived` is when the request came, by the event loop's clock. Raises UnknownError for a surface, member or item
+    that nobody knows, and CapacityError when too many requests wait for their candidates.
+    """
+    watch, prompt, reason = Stopwatch(arrived), None, None
+    surface = services.surface(name)
+    deadline = arrived + (request.deadline_ms or surface.spec.fallback.deadline_ms) / 1000
+    with watch.part("retrieve"):
+        shortlist = await services.retrieval.run(draw_up, request, surface, services.ledger)
+    try:
+        with watch.part("compose"):
+            prompt = await _by(deadline, services.composing, write, request, surface, shortlist, services.engine)
+        with watch.part("queue"):
+            scored = await services.batcher.score(prompt.tokens, deadline)
+        watch.parts["queue"], watch.parts["score"] = scored.queue_s, scored.score_s
+        slate = judge(scored.scores, shortlist, surface, request.k)
+    except DegradedError as error:
+        slate, reason = in_retrieval_order(shortlist, surface, request.k), error.reason
+    return RankReply(
+        surface=name,
+        slate=slate,
+        degraded=reason is not None,
+        reason=reason,
+        model=services.engine.model_version,
+        surface_version=surface.spec.version,
+        timing_ms=watch.read(),
+        explain=explain(prompt, shortlist, slate) if request.explain and prompt else None,
+    )
+
+
+def write(request: RankRequest, surface: ServedSurface, shortlist: Shortlist, engine: Engine) -> Prompt:
+    """The request as a tree of text: the member, the surface, and a leaf for each candidate of the shortlist."""
+    events = happenings(shortlist.timeline, shortlist.items)
+    trunk = verbalize(surface.form, shortlist.member.profile, events, engine.count)
+    names = [candidate.item_id for candidate in shortlist.candidates]
+    items = [attributes_of(shortlist.items[name]) for name in names]
+    compress = surface.spec.prompt.detail == "vector"
+    evidence = surface.retrieval.evidence(shortlist.timeline, names, compress=compress)
+    tree = compose(surface.spec, trunk, items, request.context, evidence)
+    return Prompt(tree, engine.read(tree))
+
+
+def judge(scores: LeafScores, shortlist: Shortlist, surface: ServedSurface, k: int) -> list[RankedItem]:
+    """The `k` candidates of the highest utility, as the policies leave them; ties in retrieval order."""
+    answers = np.reshape(scores.logp, (len(shortlist.candidates), len(surface.spec.answers)))
+    reading = read_heads(surface.spec, answers)
+    places = {shortlist.candidates[place].item_id: place for place in np.argsort(-reading.utility, kind="stable")}
+    best_first = [shortlist.candidates[place] for place in places.values()]
+    return [
+        RankedItem(
+            item_id=entry.item_id,
+            rank=rank,
+            utility=float(reading.utility[places[entry.item_id]]),
+            heads={head: float(p_L[places[entry.item_id]]) for head, p_L in reading.probabilities.items()},
+            sources=shortlist.sources(entry),
+        )
+        for rank, entry in enumerate(shortlist.slate(best_first, surface)[:k], 1)
+    ]
+
+
+def explain(prompt: Prompt, shortlist: Shortlist, slate: list[RankedItem]) -> Explanation:
+    """The text that the model read (or was about to read) for the candidates of the slate."""
+    trunk, stem, *leaves = ([piece.text for piece in node.pieces] for node in prompt.tree.nodes)
+    texts = {entry.item_id: "".join(leaf) for entry, leaf in zip(shortlist.candidates, leaves, strict=True)}
+    return Explanation(trunk=trunk, stem=stem, leaves={entry.item_id: texts[entry.item_id] for entry in slate})
+
+
+async def _by(deadline: float, workers: Workers, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What `work` returns. Raises DegradedError when it is not done by the deadline, has no room, or fails."""
+    if asyncio.get_running_loop().time() >= deadline:
+        raise DegradedError("deadline")
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await workers.run(work, *args, **kwargs)
+    except TimeoutError:
+        raise DegradedError("deadline") from None
+    except CapacityError:
+        raise DegradedError("capacity") from None
+    except Exception:
+        logger.exception("a request could not be put into words")
+        raise DegradedError("engine") from None

@@ -1,0 +1,162 @@
+"""Every error leaves as an RFC 9457 problem: what was wrong, where, and what would be right.
+
+No problem repeats what a body held: fields are named by their JSON pointer. Only identifiers that were not found
+are named, as the ledger names them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from prompts.errors import LedgerError, UnknownError
+from serve.schemas import FIELDS
+
+logger = logging.getLogger(__name__)
+
+
+class FieldProblem(BaseModel):
+    """One field of the request that is wrong."""
+
+    pointer: str = Field(description="JSON pointer to the field, for example #/k")
+    detail: str = Field(description="what would be right")
+
+
+class ProblemDetail(BaseModel):
+    """The body of every error (application/problem+json)."""
+
+    type: str = Field(default="about:blank", description="what kind of problem this is, as a URI")
+    title: str = Field(description="the same words for every problem of this kind")
+    status: int = Field(description="the HTTP status code, once more")
+    detail: str = Field(description="what was wrong this time, and what would be right")
+    errors: list[FieldProblem] = Field(default=[], description="the fields that are wrong, when it is about fields")
+
+
+class ProblemResponse(JSONResponse):
+    """A JSON response that says it is a problem."""
+
+    media_type = "application/problem+json"
+
+
+class Problem(HTTPException):
+    """An error on its way to the caller. Raise it anywhere below a route."""
+
+    def __init__(
+        self,
+        status: HTTPStatus,
+        detail: str,
+        *,
+        errors: Sequence[FieldProblem] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(status_code=status, detail=detail, headers=headers)
+        self.errors = list(errors)
+
+
+def problem_response(error: HTTPException) -> ProblemResponse:
+    """The error as a response; its headers (Allow, Retry-After) are kept."""
+    errors = error.errors if isinstance(error, Problem) else []
+    title = HTTPStatus(error.status_code).phrase
+    body = ProblemDetail(title=title, status=error.status_code, detail=str(error.detail), errors=errors)
+    content = body.model_dump(exclude={"errors"} if not errors else None)
+    return ProblemResponse(content, status_code=error.status_code, headers=error.headers)
+
+
+def responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
+    """What a route may answer besides success, for the OpenAPI page."""
+    schema = {"schema": {"$ref": "#/components/schemas/ProblemDetail"}}
+    return {
+        int(status): {"description": status.phrase, "content": {ProblemResponse.media_type: schema}}
+        for status in statuses
+    }
+
+
+def install(app: FastAPI) -> None:
+    """Every exception of `app` becomes a problem, and its OpenAPI page says what a problem is."""
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, handler)
+    document = app.openapi
+
+    def documented() -> dict[str, Any]:
+        page = document()
+        schemas = page.setdefault("components", {}).setdefault("schemas", {})
+        problem = ProblemDetail.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(problem.pop("$defs"), ProblemDetail=problem)
+        return page
+
+    app.openapi = documented  # type: ignore[method-assign]
+
+
+def _http(_: Request, error: Any) -> ProblemResponse:
+    if isinstance(error, Problem):
+        return problem_response(error)
+    status = HTTPStatus(error.status_code)
+    detail = _ROUTING.get(status, status.description or status.phrase)
+    return problem_response(Problem(status, detail, headers=error.headers))
+
+
+_ROUTING = {
+    HTTPStatus.NOT_FOUND: "there is nothing at this path; /docs lists every path",
+    HTTPStatus.METHOD_NOT_ALLOWED: "this path does not take this method; the Allow header names those it takes",
+}
+
+
+def _unknown(_: Request, error: Exception) -> ProblemResponse:
+    return problem_response(Problem(HTTPStatus.NOT_FOUND, str(error)))
+
+
+def _ledger_gone(_: Request, error: Exception) -> ProblemResponse:
+    logger.error("%s", error)
+    detail = "the ledger cannot be read just now; try again in a moment"
+    return problem_response(Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"}))
+
+
+def _unexpected(_: Request, __: Exception) -> ProblemResponse:
+    detail = "something went wrong on this side; the server's log has the details"
+    return problem_response(Problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail))
+
+
+def _invalid(_: Request, error: Any) -> ProblemResponse:
+    errors = [FieldProblem(pointer=_pointer(found["loc"]), detail=_words(found)) for found in error.errors()]
+    first = f"{errors[0].pointer}: {errors[0].detail}"
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    problem = Problem(HTTPStatus.UNPROCESSABLE_ENTITY, first + more, errors=errors[:20])
+    return problem_response(problem)
+
+
+_HANDLERS: dict[type[Exception], Callable[[Request, Any], ProblemResponse]] = {
+    HTTPException: _http,
+    RequestValidationError: _invalid,
+    UnknownError: _unknown,
+    LedgerError: _ledger_gone,
+    Exception: _unexpected,
+}
+
+
+def _words(found: Mapping[str, Any]) -> str:
+    """What would be right."""
+    if found["type"] == "missing" and found["loc"] == ("body",):
+        return "a JSON body is required"
+    return _WORDS.get(found["type"], str(found["msg"]).removeprefix("Input "))
+
+
+_WORDS = {
+    "missing": "is required",
+    "model_type": "should be an object",
+    "model_attributes_type": "should be an object",
+    "string_pattern_mismatch": "should have no control characters",
+}
+
+
+def _pointer(location: Sequence[int | str]) -> str:
+    """Where the field is. Keys that the caller made up (of attributes, of a context) are left out."""
+    path = [str(part) for part in location[1:] if isinstance(part, int) or part in FIELDS]
+    return "/".join(["#", *path])

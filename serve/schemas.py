@@ -1,0 +1,169 @@
+"""What travels over HTTP: the request for a slate, the slate, and what a surface tells of itself."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    StringConstraints,
+    Tag,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+Reason = Literal["deadline", "engine", "capacity"]
+"""Why a slate is degraded: time ran out, the engine failed, or there was more work than it has room for."""
+
+Identifier = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Attributes = dict[str, JsonValue]
+
+
+class Strict(BaseModel):
+    """A part of a request: exact types, and no key that nobody reads."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, data: Any) -> Any:
+        """Refuses unknown keys without repeating them."""
+        if isinstance(data, dict) and cls.model_config.get("extra") == "forbid":
+            unknown = [key for key in data if key not in cls.model_fields]
+            if unknown:
+                raise PydanticCustomError("unknown_key", "{advice}", {"advice": _advice(unknown[0], cls)})
+        return data
+
+
+def _advice(unknown: str, model: type[BaseModel]) -> str:
+    known = list(model.model_fields)
+    close = get_close_matches(unknown[:64], known, n=1)
+    meant = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"
+    return f"an unknown key; {meant}"
+
+
+class TimelineEvent(Strict):
+    """Something that the member did, oldest first."""
+
+    item_id: Identifier
+    action: Identifier = Field(examples=["like"])
+    surface: Identifier | None = Field(default=None, description="where it happened; default: the surface asked for")
+    timestamp: float | None = Field(default=None, description="seconds since 1970; default: the order given")
+    item: Attributes | None = Field(default=None, description="the item's attributes, if the ledger does not know it")
+
+
+class InlineMember(Strict):
+    """A member that the ledger need not know."""
+
+    profile: Attributes = Field(default={}, examples=[{"age": 24, "gender": "F", "occupation": "artist"}])
+    timeline: list[TimelineEvent] = Field(default=[], max_length=10_000)
+
+
+class InlineCandidate(Strict):
+    """A candidate that the ledger need not know: `item_id`, and its attributes beside it."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, JsonValue]
+
+    item_id: Identifier
+
+    def attributes(self) -> Attributes:
+        """Everything but the `item_id`."""
+        return dict(self.__pydantic_extra__)
+
+
+def _candidate_form(value: object) -> str:
+    return "(id)" if isinstance(value, str) else "(inline)"
+
+
+Candidate = Annotated[
+    Annotated[Identifier, Tag("(id)")] | Annotated[InlineCandidate, Tag("(inline)")], Discriminator(_candidate_form)
+]
+
+
+class RankRequest(Strict):
+    """For whom to rank what. Either `member_id` or `member`."""
+
+    member_id: Identifier | None = Field(default=None, description="a member of the ledger", examples=["196"])
+    member: InlineMember | None = Field(default=None, description="a member told in the request itself")
+    candidates: list[Candidate] | None = Field(
+        default=None, min_length=1, max_length=1000, description="what to rank; default: what the sources retrieve"
+    )
+    k: int = Field(default=10, ge=1, le=1000, description="how long the slate may be")
+    context: Attributes | None = Field(default=None, description="what the surface's `context` template may read")
+    deadline_ms: int | None = Field(
+        default=None, ge=1, le=60_000, description="from the request's arrival; default: the surface's own"
+    )
+    explain: bool = Field(default=False, description="return the text that the model read")
+
+    @model_validator(mode="after")
+    def _one_member(self) -> Self:
+        if (self.member_id is None) == (self.member is None):
+            raise PydanticCustomError("one_member", "exactly one of 'member_id' and 'member' is required")
+        return self
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        seen: dict[str, int] = {}
+        for index, candidate in enumerate(self.candidates or ()):
+            name = candidate if isinstance(candidate, str) else candidate.item_id
+            if seen.setdefault(name, index) != index:
+                message = "candidates must differ: number {index} repeats number {first} (counted from 0)"
+                raise PydanticCustomError("repeated", message, {"index": index, "first": seen[name]})
+        return self
+
+
+FIELDS = frozenset(
+    name for model in (RankRequest, InlineMember, TimelineEvent, InlineCandidate) for name in model.model_fields
+)
+"""Every key that a request may have by this module's word, and so may be named in an error."""
+
+
+def _absent(value: object) -> bool:
+    return value is None
+
+
+class RankedItem(BaseModel):
+    """One place of the slate."""
+
+    item_id: str
+    rank: int = Field(description="1 is best")
+    utility: float | None = Field(description="what the slate is ordered by; null in a degraded slate")
+    heads: dict[str, float] = Field(description="each head's probability; empty in a degraded slate")
+    sources: list[str] = Field(description="where the candidate came from; `request` if the caller gave it")
+
+
+class Timing(BaseModel):
+    """Where the time went, in milliseconds. A part that was not reached is 0."""
+
+    retrieve: float = Field(description="reading the member, and gathering candidates")
+    compose: float = Field(description="writing the text, and reading it into tokens")
+    queue: float = Field(description="waiting for the engine")
+    score: float = Field(description="the forward that the request was part of")
+    total: float = Field(description="from the request's arrival to the reply")
+
+
+class Explanation(BaseModel):
+    """The text that the model read."""
+
+    trunk: list[str] = Field(description="the member: the profile, then one piece for each event that fits")
+    stem: list[str] = Field(description="the surface and the context")
+    leaves: dict[str, str] = Field(description="each candidate of the slate")
+
+
+class RankReply(BaseModel):
+    """A slate."""
+
+    surface: str
+    slate: list[RankedItem]
+    degraded: bool = Field(description="true if the model had no part in the order")
+    reason: Reason | None = Field(default=None, exclude_if=_absent, description="why the slate is degraded")
+    model: str
+    surface_version: str
+    timing_ms: Timing
+    explain: Explanation | None = Field(default=None, exclude_if=_absent)

@@ -1,0 +1,70 @@
+"""A server over services: in the foreground, or in a thread beside other work."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from prompts.errors import ConfigError, PrismrankError
+from serve.app import create_app
+from serve.services import Services
+
+START_LIMIT_S = 60.0
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes any free one. Raises ConfigError when the address is not to be had."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"cannot listen on {host}, port {port}: {reason}") from None
+
+
+def address(listening: socket.socket) -> str:
+    """The URL under which it is reached."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def serve(services: Services, listening: socket.socket) -> None:
+    """Serves until a signal ends it."""
+    _server(services, access_log=True).run(sockets=[listening])
+
+
+@contextmanager
+def serving(services: Services, listening: socket.socket) -> Iterator[str]:
+    """Serves from a thread while inside; gives the URL. Raises PrismrankError when it does not start."""
+    server = _server(services, access_log=False)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="server")
+    thread.start()
+    try:
+        _wait_for(server, thread)
+        yield address(listening)
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def _server(services: Services, *, access_log: bool) -> uvicorn.Server:
+    # What is loaded by now stays: without this, each full collection walks all of it and stops every request for 0.2 s.
+    gc.collect()
+    gc.freeze()
+    level = "info" if access_log else "warning"
+    config = uvicorn.Config(create_app(services), log_level=level, access_log=access_log, lifespan="on")
+    return uvicorn.Server(config)
+
+
+def _wait_for(server: uvicorn.Server, thread: threading.Thread) -> None:
+    end = time.monotonic() + START_LIMIT_S
+    while not server.started:
+        if not thread.is_alive() or time.monotonic() > end:
+            raise PrismrankError("the server did not start; its log says why")
+        time.sleep(0.005)

@@ -1,0 +1,38 @@
+"""Where the time of one request goes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from serve.schemas import Timing
+
+Part = Literal["retrieve", "compose", "queue", "score"]
+
+
+class Stopwatch:
+    """Adds up a request's parts, in seconds of the event loop's clock. It runs from the request's arrival."""
+
+    def __init__(self, arrived: float) -> None:
+        self.arrived = arrived
+        self.parts: dict[Part, float] = {"retrieve": 0.0, "compose": 0.0, "queue": 0.0, "score": 0.0}
+
+    @contextmanager
+    def part(self, name: Part) -> Iterator[None]:
+        """Times what happens inside, however it ends."""
+        began = _now()
+        try:
+            yield
+        finally:
+            self.parts[name] += _now() - began
+
+    def read(self) -> Timing:
+        """The parts and the total, in milliseconds."""
+        ms = {name: round(1000 * seconds, 3) for name, seconds in self.parts.items()}
+        return Timing(**ms, total=round(1000 * (_now() - self.arrived), 3))
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

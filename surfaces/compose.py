@@ -1,0 +1,42 @@
+"""One ranking as a tree: the trunk, the surface's stem on it, a leaf for every candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from prompts.tree import Piece, PromptNode, PromptTree
+from prompts.verbalize import PIECE_CAP, Trunk
+from surfaces.spec import SurfaceSpec
+
+TRUNK, STEM = 0, 1
+"""Indices of the first two nodes; leaf i is node 2 + i."""
+
+
+def compose(
+    spec: SurfaceSpec,
+    trunk: Trunk,
+    items: Sequence[Mapping[str, object]],
+    context: Mapping[str, object] | None = None,
+    evidence: Sequence[Piece] = (),
+) -> PromptTree:
+    """Node 0 is the trunk, node 1 the stem, then one leaf an item (its attributes, then its evidence), in order."""
+    stem = PromptNode(stem_pieces(spec, context), parent=TRUNK)
+    said = zip(evidence, strict=False) if evidence else ((),) * len(items)
+    leaves = (
+        PromptNode((leaf_piece(spec, item), *more), parent=STEM, answers=spec.answers)
+        for item, more in zip(items, said, strict=True)
+    )
+    return PromptTree((PromptNode(trunk.pieces), stem, *leaves))
+
+
+def stem_pieces(spec: SurfaceSpec, context: Mapping[str, object] | None = None) -> tuple[Piece, ...]:
+    """The instruction, and what the surface says of the request's context when there is something to say."""
+    instruction = Piece(f"{spec.prompt.instruction}\n")
+    said = spec.prompt.context.render(context or {})[:PIECE_CAP] if spec.prompt.context else ""
+    return (instruction, Piece(f"{said}\n")) if said else (instruction,)
+
+
+def leaf_piece(spec: SurfaceSpec, attributes: Mapping[str, object]) -> Piece:
+    """A candidate as text; an item without any is its kind."""
+    text = spec.prompt.item.render(attributes)[:PIECE_CAP].rstrip()
+    return Piece(text or spec.item_kind, compress=spec.prompt.detail == "vector")

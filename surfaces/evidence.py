@@ -1,0 +1,48 @@
+"""What the sources say of a candidate, in words that mean the same on every surface.
+
+A source's opinion is the candidate's place among all items that the member has not acted on, told finely at the top and
+coarsely below. The text comes right behind the candidate's own in its leaf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from prompts.tree import Piece
+from surfaces.sources.base import NOTHING, Indices, Scores
+
+TOPS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 75, 100, 150, 200, 300, 500, 1000)
+LABELS: Mapping[str, str] = {
+    "popular": "popularity",
+    "co_visitation": "chosen together",
+    "embedding": "alike in text",
+}
+LOW, NONE = len(TOPS), len(TOPS) + 1
+_WORDS = (*(f"top {top}" for top in TOPS), "low", "none")
+
+
+def levels(scores_I: Scores, seen: Indices) -> npt.NDArray[np.int64]:
+    """[items]: how high each item stands among the unseen, as an index of words; `NONE` where the source is silent.
+
+    Items that score the same stand equally high; one that was seen is placed by the score that it has.
+    """
+    open_I = scores_I.copy()
+    open_I[seen] = NOTHING
+    places = 1 + len(open_I) - np.searchsorted(np.sort(open_I), scores_I, side="right")
+    found = np.searchsorted(TOPS, places)
+    found[scores_I == NOTHING] = NONE
+    return found
+
+
+def evidence_piece(sources: Sequence[str], found: Sequence[int], *, compress: bool) -> Piece:
+    """The words for one candidate: `found[n]` is the level that `sources[n]` gives it."""
+    said = ", ".join(f"{LABELS[name]} {_WORDS[level]}" for name, level in zip(sources, found, strict=True))
+    return Piece(f" ({said})", compress)
+
+
+def vocabulary() -> list[str]:
+    """Every phrase there is, for a tokenizer to learn."""
+    return [f" ({label} {word}, {label} {word})" for label in LABELS.values() for word in _WORDS]

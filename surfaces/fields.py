@@ -1,0 +1,95 @@
+"""The kinds of value that surface and trunk files share: strict models, names, templates, durations."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from prompts.errors import TemplateError
+from prompts.render import Template, compile_template
+from prompts.values import TEXT_CAP, clean_text
+
+UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_DURATION = re.compile(r"(\d{1,6})([smhdw])")
+
+
+class Strict(BaseModel):
+    """Nothing is guessed: unknown keys are refused, and so is a number in quotes."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        arbitrary_types_allowed=True,
+        validate_default=True,
+    )
+
+
+def wrong(problem: str, *at: str | int) -> PydanticCustomError:
+    """An error for a validator to raise; `at` leads from the validated value to the part that is wrong."""
+    return PydanticCustomError("wrong", "{problem}", {"problem": problem, "at": at})
+
+
+def _template(value: object) -> Template:
+    if isinstance(value, Template):
+        return value
+    if not isinstance(value, str):
+        raise wrong("should be text; put it in quotes")
+    try:
+        return compile_template(value, where="")
+    except TemplateError as error:
+        raise wrong(str(error)) from None
+
+
+def _duration(value: object) -> object:
+    if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+        return float(value)
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None or int(match[1]) == 0:
+        raise wrong("should be a whole number and one of s, m, h, d, w, like 14d or 6h")
+    return float(int(match[1]) * UNITS[match[2]])
+
+
+def _text(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if len(value) > TEXT_CAP:
+        raise wrong(f"has {len(value)} characters; at most {TEXT_CAP} are allowed")
+    cleaned = clean_text(value)
+    if not cleaned:
+        raise wrong("is empty; write a few words")
+    return cleaned
+
+
+TemplateText = Annotated[
+    Template,
+    PlainValidator(_template),
+    PlainSerializer(lambda template: template.source, return_type=str),
+    WithJsonSchema({"type": "string", "description": "Text with {{ name }}, {% if %}, {% for %} and filters."}),
+]
+"""A template, compiled when the file is read."""
+
+Duration = Annotated[
+    float,
+    BeforeValidator(_duration),
+    WithJsonSchema({"type": ["string", "number"], "pattern": "^[0-9]{1,6}[smhdw]$", "description": "Like 14d or 6h."}),
+]
+"""Seconds; written `90s`, `30m`, `6h`, `14d` or `2w`."""
+
+Text = Annotated[str, BeforeValidator(_text)]
+"""One line of plain text, never empty."""
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
+"""Small letters, digits, _ and -."""
+
+Word = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+"""A head's or an action's name."""
+
+
+def listed(**limits: Any) -> Any:
+    """A list in the file, a tuple in Python (strict mode would ask for a tuple in the file)."""
+    return Field(strict=False, **limits)

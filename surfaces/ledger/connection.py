@@ -1,0 +1,113 @@
+"""A database behind a URL: how it is opened, and how reads and writes begin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, func, make_url, select
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from prompts.errors import LedgerError
+from surfaces.ledger import schema
+
+BUSY_MS = 30_000
+_WRITE = "prismrank_write"
+_TURN = 0x7072_6973  # a lock of PostgreSQL has a number; one that other programs are unlikely to choose
+
+
+def connect(url: str, *, create: bool) -> Engine:
+    """An engine whose tables exist. Raises LedgerError when the URL is wrong or the database cannot be opened."""
+    parsed = _parse(url)
+    if parsed.get_backend_name() == "sqlite":
+        _check_file(parsed, create=create)
+    with as_ledger_error(f"cannot open {parsed.render_as_string()}"):
+        engine = _engine(parsed)
+        _create_tables(engine)
+    return engine
+
+
+def _parse(url: str) -> URL:
+    right = "sqlite:///ledger.sqlite or postgresql://user@host/database is right"
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise LedgerError(f"not the URL of a ledger: {url.rpartition('@')[2]!a}; {right}") from None
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise LedgerError(f"a ledger cannot live in {parsed.get_backend_name()}; {right}")
+    return parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
+
+
+def _check_file(url: URL, *, create: bool) -> None:
+    if _in_memory(url):
+        return
+    path = Path(str(url.database))
+    if not path.parent.is_dir():
+        raise LedgerError(f"no folder {path.parent} to hold the ledger {path.name}")
+    if not create and not path.is_file():
+        raise LedgerError(f"no ledger at {path}; `prismrank import` makes one")
+
+
+def _in_memory(url: URL) -> bool:
+    return url.database in (None, "", ":memory:")
+
+
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() == "postgresql":
+        return create_engine(url, pool_pre_ping=True, hide_parameters=True)
+    if _in_memory(url):  # such a database lives in one connection: threads take turns
+        pool = {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0}
+        engine = create_engine(url, hide_parameters=True, connect_args={"check_same_thread": False}, **pool)
+    else:
+        engine = create_engine(url, hide_parameters=True)
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None  # the driver begins no transaction of its own
+    cursor = connection.cursor()
+    for pragma in (f"busy_timeout={BUSY_MS}", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that reads first and then writes fails at once when another wrote between: writers say so early.
+    write = connection.get_execution_options().get(_WRITE, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def _create_tables(engine: Engine) -> None:
+    with writing(engine) as connection:
+        schema.metadata.create_all(connection)
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A connection in a read transaction."""
+    with as_ledger_error("the ledger cannot be read"), engine.begin() as connection:
+        yield connection
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """A connection in a transaction that is written whole, or not at all. Writers take turns."""
+    with as_ledger_error("the ledger cannot be written"), engine.execution_options(**{_WRITE: True}).begin() as begun:
+        if begun.dialect.name == "postgresql":
+            begun.execute(select(func.pg_advisory_xact_lock(_TURN)))
+        yield begun
+
+
+@contextmanager
+def as_ledger_error(what: str) -> Iterator[None]:
+    """Turns the database's errors into LedgerError with one line of reason."""
+    try:
+        yield
+    except (SQLAlchemyError, ImportError) as error:
+        reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+        raise LedgerError(f"{what}: {reason}") from error

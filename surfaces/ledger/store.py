@@ -1,0 +1,328 @@
+"""The ledger: members, items and events of one tenant, in SQLite or PostgreSQL.
+
+Reads run beside a write. A write is one transaction: it happens whole, or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    Column,
+    ColumnElement,
+    Connection,
+    Engine,
+    FromClause,
+    Row,
+    Select,
+    Table,
+    Text,
+    any_,
+    func,
+    insert,
+    literal,
+    select,
+    tuple_,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+
+from prompts.errors import LedgerError, UnknownError
+from surfaces.ledger import schema
+from surfaces.ledger.connection import connect, reading, writing
+from surfaces.ledger.records import (
+    Clock,
+    Counts,
+    Event,
+    Item,
+    Member,
+    check_event,
+    check_name,
+    dump_attributes,
+    is_name,
+    named,
+    quoted,
+)
+
+PAGE = 20_000
+IDS_AT_ONCE = 500
+_EVENT = tuple(schema.events.c[field] for field in Event._fields)
+_Row = dict[str, object]
+
+
+class Ledger:
+    """One tenant's members, items and events. Methods may be called from any thread; they raise LedgerError."""
+
+    def __init__(self, engine: Engine, tenant: str = "default") -> None:
+        self._engine = engine
+        self.tenant = named("tenant", check_name, tenant)
+
+    @classmethod
+    def open(cls, url: str, tenant: str = "default", *, create: bool = True) -> Ledger:
+        """The ledger at `sqlite:///file` or `postgresql://…`; an absent file is made unless `create` is false."""
+        return cls(connect(url, create=create), tenant)
+
+    def close(self) -> None:
+        """Closes every connection."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    # Writing
+
+    def write(
+        self,
+        *,
+        items: Iterable[Item] = (),
+        members: Iterable[Member] = (),
+        events: Iterable[Event] = (),
+        clock: Clock | None = None,
+    ) -> Counts:
+        """Writes everything in one transaction and returns how many rows came: events that are new, the rest in all.
+
+        Items and members replace those with the same id. Events with an `event_id` that is there already are left
+        out; an event without one gets a hash of its content and of how often that content came before in this call,
+        so that the same call twice changes nothing. Raises UnknownError for an event or item that names an absent
+        member or item.
+        """
+        with writing(self._engine) as connection:
+            if clock is not None:
+                self._write_clock(connection, clock)
+            member_count = self._write_members(connection, members)
+            item_count = self._write_items(connection, items)
+            return Counts(item_count, member_count, self._write_events(connection, events))
+
+    def put_items(self, items: Iterable[Item]) -> int:
+        """Writes items, replacing those with the same id; returns how many."""
+        return self.write(items=items).items
+
+    def put_members(self, members: Iterable[Member]) -> int:
+        """Writes members, replacing those with the same id; returns how many."""
+        return self.write(members=members).members
+
+    def add_events(self, events: Iterable[Event]) -> int:
+        """Adds events, each once (see `write`); returns how many were new."""
+        return self.write(events=events).events
+
+    def set_clock(self, clock: Clock) -> None:
+        """Says what timestamps mean. Raises LedgerError when there are events under the other meaning."""
+        self.write(clock=clock)
+
+    def _write_clock(self, connection: Connection, clock: Clock) -> None:
+        if clock not in ("time", "order"):
+            raise LedgerError(f"clock: {quoted(clock)} is neither 'time' nor 'order'")
+        before = self._read_clock(connection)
+        if clock == before:
+            return
+        if connection.execute(select(schema.events.c.arrival).where(self._mine(schema.events)).limit(1)).first():
+            raise LedgerError(f"the ledger holds events whose clock is {before!r}; it cannot take the clock {clock!r}")
+        self._upsert(connection, schema.settings, [{"name": "clock", "value": clock}])
+
+    def _write_members(self, connection: Connection, members: Iterable[Member]) -> int:
+        rows = [_member_row(member) for member in members]
+        self._upsert(connection, schema.members, rows)
+        return len(rows)
+
+    def _write_items(self, connection: Connection, items: Iterable[Item]) -> int:
+        rows = [_item_row(item) for item in items]
+        people = {str(row["member_id"]) for row in rows if row["member_id"] is not None}
+        self._check_known(connection, schema.members.c.member_id, people)
+        self._upsert(connection, schema.items, rows)
+        return len(rows)
+
+    def _write_events(self, connection: Connection, events: Iterable[Event]) -> int:
+        clock = self._read_clock(connection)
+        by_id = identified(check_event(event, clock) for event in events)
+        self._check_known(connection, schema.members.c.member_id, {event.member_id for event in by_id.values()})
+        self._check_known(connection, schema.items.c.item_id, {event.item_id for event in by_id.values()})
+        new = set(self._missing(connection, schema.events.c.event_id, by_id))
+        rows = [{"tenant": self.tenant, **event._asdict()} for event_id, event in by_id.items() if event_id in new]
+        if rows:
+            connection.execute(insert(schema.events), rows)
+        return len(rows)
+
+    def _upsert(self, connection: Connection, table: Table, rows: Sequence[_Row]) -> None:
+        """Writes rows over those with the same primary key."""
+        if not rows:
+            return
+        upsert = postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+        keys = [column.name for column in table.primary_key]
+        values = {column.name: upsert.excluded[column.name] for column in table.c if column.name not in keys}
+        statement = upsert.on_conflict_do_update(index_elements=keys, set_=values)
+        connection.execute(statement, [{"tenant": self.tenant, **row} for row in rows])
+
+    def _check_known(self, connection: Connection, column: Column[str], ids: Collection[str]) -> None:
+        missing = self._missing(connection, column, ids)
+        if missing:
+            noun, more = column.name.removesuffix("_id"), f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise UnknownError(f"unknown {noun} {quoted(missing[0])}{more}; the ledger must hold it first")
+
+    # Reading
+
+    def item(self, item_id: str) -> Item:
+        """The item. Raises UnknownError."""
+        for item in self._items(schema.items.c.item_id == item_id) if is_name(item_id) else ():
+            return item
+        raise UnknownError(f"unknown item {quoted(item_id)}")
+
+    def items(self, ids: Iterable[str]) -> dict[str, Item]:
+        """Those of the items that there are, by id, in the order asked for; see also `unknown_items`."""
+        wanted = list(dict.fromkeys(ids))
+        found = {
+            item.item_id: item
+            for part in _parts(wanted)
+            for item in self._items(self._among(schema.items.c.item_id, part))
+        }
+        return {item_id: found[item_id] for item_id in wanted if item_id in found}
+
+    def all_items(self, kind: str | None = None) -> list[Item]:
+        """Every item (of that kind), ordered by id."""
+        return self._items() if kind is None else self._items(schema.items.c.kind == kind)
+
+    def unknown_items(self, ids: Iterable[str]) -> list[str]:
+        """Those of the ids that no item has, sorted."""
+        with reading(self._engine) as connection:
+            return self._missing(connection, schema.items.c.item_id, set(ids))
+
+    def unknown_members(self, ids: Iterable[str]) -> list[str]:
+        """Those of the ids that no member has, sorted."""
+        with reading(self._engine) as connection:
+            return self._missing(connection, schema.members.c.member_id, set(ids))
+
+    def all_members(self) -> list[Member]:
+        """Every member, ordered by id."""
+        return self._members()
+
+    def member(self, member_id: str) -> Member:
+        """The member. Raises UnknownError."""
+        for member in self._members(schema.members.c.member_id == member_id) if is_name(member_id) else ():
+            return member
+        raise UnknownError(f"unknown member {quoted(member_id)}")
+
+    def member_ids(self) -> list[str]:
+        """The id of every member, sorted."""
+        column = schema.members.c.member_id
+        return [row[0] for row in self._rows(select(column).where(self._mine(schema.members)).order_by(column))]
+
+    def timeline(self, member_id: str) -> list[Event]:
+        """The member's events on all surfaces, oldest first, ties in the order of arrival. Raises UnknownError."""
+        column = schema.events.c
+        query = select(*_EVENT).where(self._mine(schema.events), column.member_id == member_id)
+        rows = self._rows(query.order_by(column.timestamp, column.arrival)) if is_name(member_id) else ()
+        if not rows:
+            self.member(member_id)
+        return [Event(*row) for row in rows]
+
+    def all_events(self) -> Iterator[Event]:
+        """Every event, ordered by member, timestamp and arrival; read in pages, so that memory stays small."""
+        column = schema.events.c
+        order = (column.member_id, column.timestamp, column.arrival)
+        query = select(*_EVENT, column.arrival).where(self._mine(schema.events)).order_by(*order).limit(PAGE)
+        page = query
+        while True:
+            rows = self._rows(page)
+            for row in rows:
+                yield Event(*row[:-1])
+            if len(rows) < PAGE:
+                return
+            last = rows[-1]
+            page = query.where(tuple_(*order) > tuple_(last.member_id, last.timestamp, last.arrival))
+
+    def counts(self) -> Counts:
+        """How many items, members and events there are."""
+        tables = (schema.items, schema.members, schema.events)
+        with reading(self._engine) as connection:
+            queries = (select(func.count()).select_from(table).where(self._mine(table)) for table in tables)
+            return Counts(*(connection.execute(query).scalar_one() for query in queries))
+
+    @property
+    def clock(self) -> Clock:
+        """What timestamps mean; `time` unless it was set."""
+        with reading(self._engine) as connection:
+            return self._read_clock(connection)
+
+    def _read_clock(self, connection: Connection) -> Clock:
+        column = schema.settings.c
+        query = select(column.value).where(self._mine(schema.settings), column.name == "clock")
+        return "order" if connection.execute(query).scalar() == "order" else "time"
+
+    def _items(self, *where: ColumnElement[bool]) -> list[Item]:
+        column = schema.items.c
+        query = select(column.item_id, column.kind, column.attributes, column.member_id)
+        rows = self._rows(query.where(self._mine(schema.items), *where).order_by(column.item_id))
+        return [Item(item_id, kind, json.loads(text), person) for item_id, kind, text, person in rows]
+
+    def _members(self, *where: ColumnElement[bool]) -> list[Member]:
+        column = schema.members.c
+        query = select(column.member_id, column.profile)
+        rows = self._rows(query.where(self._mine(schema.members), *where).order_by(column.member_id))
+        return [Member(member_id, json.loads(text)) for member_id, text in rows]
+
+    def _rows(self, query: Select[*tuple[Any, ...]]) -> Sequence[Row[*tuple[Any, ...]]]:
+        with reading(self._engine) as connection:
+            return connection.execute(query).all()
+
+    def _missing(self, connection: Connection, column: Column[str], ids: Collection[str]) -> list[str]:
+        """Those of the ids that the column does not have, sorted."""
+        query = select(column).where(self._mine(column.table))
+        found: set[str] = set()
+        for part in _parts(ids):
+            found.update(connection.scalars(query.where(self._among(column, part))))
+        return sorted(set(ids) - found)
+
+    def _among(self, column: Column[str], ids: Sequence[str]) -> ColumnElement[bool]:
+        if self._engine.dialect.name == "postgresql":  # one parameter: its driver is slow with hundreds of them
+            return column == any_(literal(ids, ARRAY(Text())))
+        return column.in_(ids)
+
+    def _mine(self, table: FromClause) -> ColumnElement[bool]:
+        return table.c.tenant == self.tenant
+
+
+def identified(events: Iterable[Event]) -> dict[str, Event]:
+    """The events by id, the first of each; those without an id get one from their content (see `Ledger.write`)."""
+    seen: Counter[Event] = Counter()
+    found: dict[str, Event] = {}
+    for event in events:
+        event_id = event.event_id
+        if event_id is None:
+            seen[event] += 1
+            event_id = _content_id(event, seen[event])
+        found.setdefault(event_id, event._replace(event_id=event_id))
+    return found
+
+
+def _content_id(event: Event, occurrence: int) -> str:
+    content = json.dumps([*event[:-1], occurrence], separators=(",", ":"))
+    return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+
+
+def _member_row(member: Member) -> _Row:
+    name = named("member_id", check_name, member.member_id)
+    return {"member_id": name, "profile": dump_attributes(member.profile, f"member {quoted(name)}")}
+
+
+def _item_row(item: Item) -> _Row:
+    name = named("item_id", check_name, item.item_id)
+    what = f"item {quoted(name)}"
+    return {
+        "item_id": name,
+        "kind": named(f"{what}: kind", check_name, item.kind),
+        "attributes": dump_attributes(item.attributes, what),
+        "member_id": None if item.member_id is None else named(f"{what}: member_id", check_name, item.member_id),
+    }
+
+
+def _parts(ids: Iterable[str]) -> Iterator[Sequence[str]]:
+    """The ids in parts for one query each, without those that cannot be one: a database may choke on them."""
+    ids = [name for name in ids if is_name(name)]
+    return (ids[start : start + IDS_AT_ONCE] for start in range(0, len(ids), IDS_AT_ONCE))

@@ -1,0 +1,133 @@
+"""Surface and trunk files: text in, a spec out, or an error that says file, line, column and what would be right."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from prompts.errors import SpecError
+from prompts.suggest import closest, suggest
+from surfaces.spec import SurfaceSpec, TrunkSpec
+from surfaces.yaml_reader import Document, Path, read_yaml
+
+SHOWN = 10
+"""Problems of a file that one error lists."""
+
+MISSING = "this key is missing"
+_PLAIN = {
+    "string_type": "should be text; put it in quotes",
+    "int_type": "should be a whole number",
+    "int_from_float": "should be a whole number",
+    "float_type": "should be a number",
+    "finite_number": "should be a finite number",
+    "tuple_type": "should be a list",
+    "dict_type": "should be a mapping (key: value)",
+    "model_type": "should be a mapping (key: value)",
+    "model_attributes_type": "should be a mapping (key: value)",
+    "string_pattern_mismatch": "should be a name: a small letter, then small letters, digits or _",
+}
+"""Our words for pydantic's types of error."""
+
+
+class SpecFile(NamedTuple):
+    """A spec and the document that it came from."""
+
+    spec: SurfaceSpec | TrunkSpec
+    document: Document
+
+
+class _Problem(NamedTuple):
+    """`key`: it is the key that is wrong, not its value. `meant`: the key that a misspelt one stands for."""
+
+    path: Path
+    text: str
+    key: bool = False
+    meant: str | None = None
+
+    def line(self, document: Document) -> str:
+        name = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in self.path).lstrip(".")
+        return f"{document.at(self.path, key=self.key)}: {name}: {self.text}"
+
+
+def read_spec(text: str, where: str) -> SpecFile:
+    """The spec of a file; its first key tells which kind. Raises SpecError, one line a problem."""
+    document = read_yaml(text, where)
+    model = _model(document)
+    try:
+        return SpecFile(model.model_validate(document.data), document)
+    except ValidationError as error:
+        schema = model.model_json_schema()
+        details = [one for one in error.errors(include_url=False) if one["type"] != "default_factory_not_called"]
+        problems = [_problem(detail, document, schema) for detail in details]
+        raise SpecError(_report(problems, document)) from None
+
+
+def _model(document: Document) -> type[SurfaceSpec] | type[TrunkSpec]:
+    data = document.data if isinstance(document.data, dict) else {}
+    first = next(iter(data), None)
+    if first == "surface":
+        return SurfaceSpec
+    if "surface" in data:
+        raise SpecError(f"{document.at(('surface',), key=True)}: 'surface' must be the first key of a surface file")
+    if first == "trunk":
+        return TrunkSpec
+    place = document.at(() if first is None else (first,), key=True)
+    raise SpecError(f"{place}: a surface file begins with 'surface: NAME', a trunk file with 'trunk: NAME'")
+
+
+def _report(problems: list[_Problem], document: Document) -> str:
+    """A key that is missing because it is misspelt is told once, where it is misspelt."""
+    misspelt = {(*problem.path[:-1], problem.meant) for problem in problems if problem.meant}
+    kept = [one for one in problems if not (one.text == MISSING and one.path in misspelt)]
+    kept.sort(key=lambda one: document.place(one.path, key=one.key))
+    lines = [problem.line(document) for problem in kept]
+    more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+    return "\n".join(lines[:SHOWN] + more)
+
+
+def _problem(detail: ErrorDetails, document: Document, schema: dict[str, Any]) -> _Problem:
+    path, kind, context = _path(detail["loc"]), detail["type"], detail.get("ctx", {})
+    if kind == "extra_forbidden":
+        word, keys = str(path[-1]), _keys(schema, path[:-1], document.data)
+        return _Problem(path, f"unknown key{suggest(word, keys)}", key=True, meant=closest(word, keys))
+    if kind == "wrong":
+        return _Problem((*path, *context["at"]), context["problem"])
+    if kind == "missing" or kind == "union_tag_not_found":
+        return _Problem(path if kind == "missing" else (*path, "type"), MISSING)
+    if kind == "union_tag_invalid":
+        return _Problem((*path, "type"), _unknown(context["tag"], context["expected_tags"]))
+    if kind == "literal_error":
+        return _Problem(path, _unknown(detail["input"], context["expected"]))
+    text = _PLAIN.get(kind) or detail["msg"].removeprefix("Input ").replace("Tuple", "the list").split(" after")[0]
+    return _Problem(path, text + _shown(detail["input"]), key=detail["loc"][-1] == "[key]")
+
+
+def _unknown(word: object, expected: str) -> str:
+    known = re.findall("'([^']*)'", expected)
+    return f"unknown value {str(word)[:80]!r}{suggest(str(word), known)}"
+
+
+def _shown(value: object) -> str:
+    return "" if isinstance(value, list | tuple | dict) else f", not {'nothing' if value is None else repr(value)[:80]}"
+
+
+def _path(loc: tuple[int | str, ...]) -> Path:
+    """Pydantic's path without its marks for keys and for the member of a union."""
+    plain = tuple(step for step in loc if step != "[key]")
+    return (*plain[:2], *plain[3:]) if plain[:1] == ("sources",) else plain
+
+
+def _keys(schema: dict[str, Any], path: Path, data: Any) -> list[str]:
+    """The keys that a mapping of the file may have."""
+    node = schema
+    for step in path:
+        node = node["items"] if isinstance(step, int) else node.get("properties", {}).get(step, {})
+        data = data[step]
+        if "discriminator" in node:
+            node = {"$ref": node["discriminator"]["mapping"][data["type"]]}
+        if "$ref" in node:
+            node = schema["$defs"][node["$ref"].rpartition("/")[2]]
+    return list(node.get("properties", {}))

@@ -1,0 +1,173 @@
+"""Real parts for the serve floor: a tiny model, engines that are slow or fail on purpose, a ledger, a server."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import uvicorn
+
+from foundation.engine.base import Engine, LeafScores, TokenTree
+from prompts.tree import Piece, PromptNode, PromptTree
+from serve.app import create_app
+from serve.services import Services
+from surfaces.ledger.records import Event, Item, Member
+from surfaces.ledger.store import Ledger
+from surfaces.registry import Registry
+
+
+class Controlled:
+    """The real engine, with a switch: `delay_s` before each forward, `error` in its place, and a log of batches."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.name, self.model_version = engine.name, engine.model_version
+        self.delay_s = 0.0
+        self.error: Exception | None = None
+        self.spoiled = False
+        self.gate = threading.Event()
+        self.gate.set()
+        self.batches: list[int] = []
+        self.threads: set[int] = set()
+
+    def count(self, piece: Piece) -> int:
+        return self.engine.count(piece)
+
+    def read(self, tree: PromptTree) -> TokenTree:
+        return self.engine.read(tree)
+
+    def score(self, trees: Sequence[TokenTree]) -> list[LeafScores]:
+        self.batches.append(len(trees))
+        self.threads.add(threading.get_ident())
+        self.gate.wait(10)
+        time.sleep(self.delay_s)
+        if self.error is not None:
+            raise self.error
+        scores = self.engine.score(trees)
+        if self.spoiled:
+            scores[0] = LeafScores([logp * np.nan for logp in scores[0].logp])
+        return scores
+
+    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        return self.engine.embed(texts)
+
+
+@pytest.fixture
+def engine(tiny_engine: Engine) -> Iterator[Controlled]:
+    """A real engine under control. It is let go at the end, whatever the test did to it."""
+    controlled = Controlled(tiny_engine)
+    yield controlled
+    controlled.gate.set()
+
+
+def tree_of(leaves: int, text: str = "a film") -> PromptTree:
+    """A trunk and some leaves."""
+    leaf = [PromptNode((Piece(f"{text} {n}"),), parent=0, answers=("yes", "no")) for n in range(leaves)]
+    return PromptTree((PromptNode((Piece("a member"),)), *leaf))
+
+
+class Reply(NamedTuple):
+    """A response, read as JSON."""
+
+    status: int
+    headers: Mapping[str, str]
+    json: Any
+
+    @property
+    def item_ids(self) -> list[str]:
+        return [entry["item_id"] for entry in self.json["slate"]]
+
+
+class Server:
+    """A real server on a free port of this machine, in a thread."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        config = uvicorn.Config(create_app(services), host="127.0.0.1", port=0, log_level="warning", lifespan="on")
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run)
+
+    def __enter__(self) -> Server:
+        self._thread.start()
+        end = time.monotonic() + 20
+        while not self._server.started:
+            assert time.monotonic() < end and self._thread.is_alive(), "the server did not start"
+            time.sleep(0.005)
+        self.port: int = self._server.servers[0].sockets[0].getsockname()[1]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        self._thread.join(20)
+        assert not self._thread.is_alive(), "the server did not stop"
+
+    def ask(self, method: str, path: str, body: object = None, **headers: str) -> Reply:
+        """One request; `body` is sent as JSON, or as it is if it is bytes."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        kind = {} if data is None else {"content-type": "application/json"}
+        try:
+            connection.request(method, path, data, {**kind, **{k.replace("_", "-"): v for k, v in headers.items()}})
+            response = connection.getresponse()
+            return Reply(response.status, dict(response.headers), json.loads(response.read()))
+        finally:
+            connection.close()
+
+    def rank(self, surface: str = "movies", **body: object) -> Reply:
+        return self.ask("POST", f"/v1/surfaces/{surface}/rank", body)
+
+    def until_ready(self) -> None:
+        end = time.monotonic() + 20
+        while self.ask("GET", "/readyz").status != 200:
+            assert time.monotonic() < end, "it never became ready"
+            time.sleep(0.01)
+
+
+GENRES = ("Comedy", "Drama", "Action", "Horror")
+
+
+def fill(ledger: Ledger) -> None:
+    """40 films of four kinds, 12 members who have each seen some films of their kind, and one book."""
+    films = [
+        Item(f"f{n}", "movie", {"title": f"Film {n}", "year": 1960 + n, "genres": [GENRES[n % 4]]}) for n in range(40)
+    ]
+    ledger.put_items([*films, Item("b0", "book", {"title": "A book"})])
+    ledger.put_members(Member(f"m{n}", {"age": 20 + n, "gender": "F", "occupation": "artist"}) for n in range(12))
+    ledger.put_members([Member("new", {})])
+    rng = np.random.default_rng(0)
+    actions = ("like", "watch", "dislike")
+    ledger.add_events(
+        Event(f"m{n}", f"f{4 * int(film) + n % 4}", "movies", actions[place % 3], 1000.0 * n + place)
+        for n in range(12)
+        for place, film in enumerate(rng.permutation(10)[:6])
+    )
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    """A small ledger in a file of SQLite."""
+    with Ledger.open(f"sqlite:///{tmp_path / 'ledger.sqlite'}") as opened:
+        fill(opened)
+        yield opened
+
+
+@pytest.fixture
+def services(ledger: Ledger, engine: Controlled) -> Services:
+    """Services over the shipped surfaces, the small ledger and the tiny model."""
+    return Services.open(ledger, engine, Registry.shipped())
+
+
+@pytest.fixture
+def server(services: Services) -> Iterator[Server]:
+    """A server that is ready."""
+    with Server(services) as running:
+        running.until_ready()
+        yield running
