@@ -2,9 +2,9 @@
 
 A slot attends to its own node causally, and to every ancestor up to where the branch hangs. Each of these is one part:
 a dense rectangle of queries and keys, so no mask is ever built and the work is linear in the number of leaves. The
-parts of one slot are softmaxes over disjoint keys; with their log-sum-exps they merge exactly (Dao 2022, "FlashAttention",
-section 3.1; Liu et al. 2023, "Ring Attention"). The backward pass runs part by part too: the kernel's own backward,
-given the *merged* output and log-sum-exp, returns each part's share of the gradient.
+parts of one slot are softmaxes over disjoint keys; with their log-sum-exps they merge exactly (Dao et al. 2022,
+"FlashAttention", section 3.1; Liu et al. 2023, "Ring Attention"). The backward pass runs part by part too: the kernel's
+own backward, given the *merged* output and log-sum-exp, returns each part's share of the gradient.
 
 Shapes: N slots, H heads, D head size; B rectangles of the same shape, Q queries and K keys each.
 """
@@ -174,17 +174,17 @@ def merged_attention(
 
 
 def tree_attention(
-    module: torch.nn.Module,
+    _module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    _mask: torch.Tensor | None,
     scaling: float | None = None,
     *,
     tree_plan: Plan,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
-    """The function that transformers calls in every layer: q [1, H, N, D], k and v [1, H/groups, N, D] → [1, N, H, D]."""
+    """What transformers calls in every layer: q [1, H, N, D], k and v [1, H / groups, N, D] → [1, N, H, D]."""
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     groups = q.shape[1] // k.shape[1]
     if groups > 1:

@@ -7,7 +7,8 @@ folder brings is never run. Shapes: N slots, D hidden size, L leaves, A the larg
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, MixtralConfig, MixtralForCausalLM, PreTrainedModel
+from transformers.utils import logging
 
 from foundation.attention import register
 from foundation.compressor import Compressor
@@ -51,7 +53,7 @@ class Ranker(nn.Module):
 
     def hidden(self, packed: Packed, compress: Compress | None = None) -> torch.Tensor:
         """Last hidden states of the answering slots [L, D]."""
-        embeds_ND = self._embed(packed, compress or self.compress)
+        embeds_ND = self.embed_slots(packed, compress)
         states = self.lm.base_model(
             inputs_embeds=embeds_ND[None],
             position_ids=torch.from_numpy(packed.positions)[None],
@@ -73,12 +75,13 @@ class Ranker(nn.Module):
         )
         return logits_LU.gather(1, pick.clamp(min=0)).masked_fill(pick < 0, float("-inf"))
 
-    def _embed(self, packed: Packed, compress: Compress) -> torch.Tensor:
+    def embed_slots(self, packed: Packed, compress: Compress | None = None) -> torch.Tensor:
+        """Input vectors [N, D] of a packed batch."""
         slots_N = torch.from_numpy(packed.slots)
         embeds_ND = cast(torch.Tensor, self.lm.get_input_embeddings()(slots_N.clamp(min=0)))
         if not packed.vectors:
             return embeds_ND
-        vectors_VD = gather_vectors(packed.vectors, compress).to(embeds_ND.dtype)
+        vectors_VD = gather_vectors(packed.vectors, compress or self.compress).to(embeds_ND.dtype)
         at = (slots_N < 0).nonzero().squeeze(1)
         return embeds_ND.index_copy(0, at, vectors_VD[-1 - slots_N[at]])
 
@@ -86,7 +89,8 @@ class Ranker(nn.Module):
         """A Hugging Face folder: config, tokenizer, safetensors."""
         folder.mkdir(parents=True, exist_ok=True)
         state = {name: tensor.to(dtype) for name, tensor in self.lm.state_dict().items()}
-        self.lm.save_pretrained(folder, state_dict=state, safe_serialization=True)
+        with _without_bars():
+            self.lm.save_pretrained(folder, state_dict=state, safe_serialization=True)
         encoder.tokenizer.save_pretrained(folder)
         if self.compressor is not None:
             save_file(
@@ -137,7 +141,7 @@ def build(config: ModelConfig, seed: int = 0) -> Ranker:
 
 
 def load(folder: Path) -> tuple[Ranker, TextEncoder]:
-    """Model (fp32) and tokenizer of a Hugging Face folder. Raises CheckpointError that says what is missing or damaged."""
+    """Model (fp32) and tokenizer of a Hugging Face folder. Raises CheckpointError: what is missing or damaged."""
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():
             raise CheckpointError(
@@ -155,15 +159,28 @@ def load(folder: Path) -> tuple[Ranker, TextEncoder]:
 
 def _load_lm(folder: Path) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        folder, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
-        local_files_only=True, output_loading_info=True,
-    )  # fmt: skip
+    with _without_bars():
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
+            local_files_only=True, output_loading_info=True,
+        )  # fmt: skip
     lm, report = loaded
     missing = sorted(report["missing_keys"])
     if missing or report.get("mismatched_keys"):
         raise CheckpointError(f"{folder}: weights missing or of another shape, such as {(missing or ['?'])[0]}")
     return cast(PreTrainedModel, lm)
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """transformers draws a progress bar for every file, however small."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _load_compressor(folder: Path) -> Compressor | None:

@@ -117,7 +117,7 @@ class Batcher:
         Raises DegradedError when there is no room, when time runs out (or clearly will), or when the engine fails.
         """
         loop = asyncio.get_running_loop()
-        self._admit(tree, deadline, loop.time())
+        self.admit(deadline, tree.size)
         entry = _Waiting(tree, deadline, loop.time(), loop.create_future())
         self._enter(entry)
         try:
@@ -131,16 +131,18 @@ class Batcher:
             raise outcome
         return outcome
 
-    def _admit(self, tree: TokenTree, deadline: float, now: float) -> None:
-        if tree.size > self.limits.batch_slots or self.queued_slots + tree.size > self.limits.queue_slots:
+    def admit(self, deadline: float, slots: int = 0) -> None:
+        """Raises DegradedError when `slots` have no room, or clearly would not be scored by the deadline."""
+        now = asyncio.get_running_loop().time()
+        if slots > self.limits.batch_slots or self.queued_slots + slots > self.limits.queue_slots:
             raise DegradedError("capacity")
-        if now >= deadline or (self._forward and now + OPTIMISM * self._expects(tree, deadline, now) > deadline):
+        if now >= deadline or (self._forward and now + OPTIMISM * self._expects(slots, deadline, now) > deadline):
             raise DegradedError("deadline")
 
-    def _expects(self, tree: TokenTree, deadline: float, now: float) -> float:
-        """Seconds until `tree` would be scored: after the forward that runs, and all that is more urgent."""
+    def _expects(self, slots: int, deadline: float, now: float) -> float:
+        """Seconds until so many slots would be scored: after the forward that runs, and all that is more urgent."""
         ahead = sum(entry.tree.size for entry in self._waiting if entry.deadline <= deadline)
-        return self._remaining(now) + self.pace.expects(ahead + tree.size)
+        return self._remaining(now) + self.pace.expects(ahead + slots)
 
     def _remaining(self, now: float) -> float:
         """Seconds that the running forward still needs. One that is late may take as long again as it is late."""
@@ -168,9 +170,10 @@ class Batcher:
 
     def _take(self, now: float) -> list[_Waiting]:
         """The most urgent trees that fit into one forward, and do not make the first of them late."""
+        self._let_go(now)
         batch: list[_Waiting] = []
         slots = 0
-        for entry in sorted(self._waiting, key=lambda waiting: waiting.deadline):
+        for entry in sorted(self._waiting, key=_urgency):
             size = slots + entry.tree.size
             in_time = not batch or now + self.pace.expects(size) <= batch[0].deadline
             if size <= self.limits.batch_slots and in_time:
@@ -181,6 +184,16 @@ class Batcher:
         if not self._waiting:
             self._arrived.clear()
         return batch
+
+    def _let_go(self, now: float) -> None:
+        """Degrades those that would be late even if they were next: served first, they would make the others late.
+
+        The last one is tried all the same, so that the pace is measured again.
+        """
+        for entry in sorted(self._waiting, key=_urgency)[:-1]:
+            if now + OPTIMISM * self.pace.expects(entry.tree.size) > entry.deadline:
+                self._leave(entry)
+                _settle(entry, DegradedError("deadline"))
 
     async def _run(self, batch: Sequence[_Waiting], thread: ThreadPoolExecutor) -> None:
         loop = asyncio.get_running_loop()
@@ -202,6 +215,10 @@ class Batcher:
             self._forward = None
             for entry in batch:  # those without an answer
                 _settle(entry, DegradedError(reason))
+
+
+def _urgency(entry: _Waiting) -> float:
+    return entry.deadline
 
 
 def _score(engine: Engine, trees: Sequence[TokenTree]) -> list[LeafScores]:

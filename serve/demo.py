@@ -21,7 +21,7 @@ from rich.table import Table
 
 from foundation.engine.base import Engine
 from serve.commands.parts import SHIPPED_MODEL, open_engine
-from serve.server import listen, serving
+from serve.server import bind, serving
 from serve.services import Services
 from surfaces.evaluation.foundation import FoundationMethod
 from surfaces.evaluation.methods import baseline
@@ -87,12 +87,12 @@ class Stage:
 def run(model: str, port: int) -> None:
     """Tells the story; with a terminal, serves on until Ctrl-C."""
     console = Console(width=min(WIDTH, Console().width) if sys.stdout.isatty() else WIDTH)
-    listening = listen("127.0.0.1", port)
+    bound = bind("127.0.0.1", port)
     with _movielens(console) as ledger:
         with console.status("loading the model …") as status:
             engine = open_engine(model)
             services = Services.open(ledger, engine, Registry.shipped(), lambda step: status.update(f"{step} …"))
-        with serving(services, listening) as url:
+        with serving(services, bound) as url:
             stage = Stage(console, services, url)
             _wait_until_ready(stage)
             _opening(stage)
@@ -242,8 +242,8 @@ def _held_out(stage: Stage, engine: Engine) -> None:
     stage.tell(
         _figures(report),
         "[dim]Each member's last rated film stands among 99 films drawn from those they have not rated. The sources "
-        "did not learn from it, nor did the shipped model in its training. Mean over members [95% interval]. Fifty members say little: "
-        "`prismrank evaluate movies` takes them all, over the full catalogue.[/]",
+        "did not learn from it, nor did the shipped model in its training. Mean over members [95% interval]. Fifty "
+        "members say little: `prismrank evaluate movies` takes them all, over the full catalogue.[/]",
     )
 
 

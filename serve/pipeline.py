@@ -49,6 +49,7 @@ async def rank(request: RankRequest, name: str, services: Services, arrived: flo
     with watch.part("retrieve"):
         shortlist = await services.retrieval.run(draw_up, request, surface, services.ledger)
     try:
+        services.batcher.admit(deadline - services.composing.expects())
         with watch.part("compose"):
             prompt = await _by(deadline, services.composing, write, request, surface, shortlist, services.engine)
         with watch.part("queue"):
@@ -108,8 +109,6 @@ def explain(prompt: Prompt, shortlist: Shortlist, slate: list[RankedItem]) -> Ex
 
 async def _by(deadline: float, workers: Workers, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """What `work` returns. Raises DegradedError when it is not done by the deadline, has no room, or fails."""
-    if asyncio.get_running_loop().time() >= deadline:
-        raise DegradedError("deadline")
     try:
         async with asyncio.timeout_at(deadline):
             return await workers.run(work, *args, **kwargs)

@@ -36,7 +36,7 @@ class Services:
         self.batcher = Batcher(engine, limits or Limits())
         self.health = Health(self.batcher, engine)
         self.retrieval = Workers("retrieval", threads=4, room=256)
-        self.composing = Workers("composing", threads=2, room=256)
+        self.composing = Workers("composing", threads=1, room=256)
         self._served: dict[str, ServedSurface] = {}
 
     @classmethod

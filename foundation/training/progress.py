@@ -64,4 +64,4 @@ class TrainingProgress:
         text = json.dumps(line)
         with self._log.open("a", encoding="utf-8") as log:
             log.write(text + "\n")
-        self._console.print(text, highlight=False)
+        self._console.print(text, highlight=False, soft_wrap=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -163,9 +164,9 @@ def _optimizer(ranker: Ranker, settings: TrainSettings) -> torch.optim.Optimizer
 def _ahead(data: Data, start: int, end: int) -> Iterator[Batch]:
     """Batches in order, the next one made while this one is learned from."""
     with ThreadPoolExecutor(1) as pool:
-        coming: Future[Batch] | None = pool.submit(data.batch, start) if start < end else None
-        for step in range(start + 1, end + 1):
-            assert coming is not None
-            batch = coming.result()
-            coming = pool.submit(data.batch, step) if step < end else None
-            yield batch
+        coming: deque[Future[Batch]] = deque()
+        for step in range(start, end + 1):
+            if step < end:
+                coming.append(pool.submit(data.batch, step))
+            if step > start:
+                yield coming.popleft().result()

@@ -29,10 +29,10 @@ def serve(
     from serve import server
     from serve.services import Services
 
-    listening = server.listen(host, port)
+    bound = server.bind(host, port)
     with open_ledger(ledger) as opened:
         with steps("reading the surfaces") as step:
             registry = open_registry(surfaces)
             step("loading the model")
             services = Services.open(opened, open_engine(model), registry, step)
-        server.serve(services, listening)
+        server.serve(services, bound)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, func, make_url, select
+from sqlalchemy import URL, Connection, Engine, create_engine, event, func, make_url, select
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -26,7 +26,8 @@ def connect(url: str, *, create: bool) -> Engine:
         _check_file(parsed, create=create)
     with as_ledger_error(f"cannot open {parsed.render_as_string()}"):
         engine = _engine(parsed)
-        _create_tables(engine)
+        with _turn(engine) as connection:
+            schema.metadata.create_all(connection)
     return engine
 
 
@@ -42,8 +43,8 @@ def _parse(url: str) -> URL:
 
 
 def _check_file(url: URL, *, create: bool) -> None:
-    if _in_memory(url):
-        return
+    if url.database in (None, "", ":memory:"):
+        raise LedgerError("a ledger in memory would be lost; name a file, such as sqlite:///ledger.sqlite")
     path = Path(str(url.database))
     if not path.parent.is_dir():
         raise LedgerError(f"no folder {path.parent} to hold the ledger {path.name}")
@@ -51,20 +52,11 @@ def _check_file(url: URL, *, create: bool) -> None:
         raise LedgerError(f"no ledger at {path}; `prismrank import` makes one")
 
 
-def _in_memory(url: URL) -> bool:
-    return url.database in (None, "", ":memory:")
-
-
 def _engine(url: URL) -> Engine:
-    if url.get_backend_name() == "postgresql":
-        return create_engine(url, pool_pre_ping=True, hide_parameters=True)
-    if _in_memory(url):  # such a database lives in one connection: threads take turns
-        pool = {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0}
-        engine = create_engine(url, hide_parameters=True, connect_args={"check_same_thread": False}, **pool)
-    else:
-        engine = create_engine(url, hide_parameters=True)
-    event.listen(engine, "connect", _prepare_sqlite)
-    event.listen(engine, "begin", _begin_sqlite)
+    engine = create_engine(url, hide_parameters=True, pool_pre_ping=url.get_backend_name() == "postgresql")
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
@@ -82,11 +74,6 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
-def _create_tables(engine: Engine) -> None:
-    with writing(engine) as connection:
-        schema.metadata.create_all(connection)
-
-
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
     """A connection in a read transaction."""
@@ -97,10 +84,16 @@ def reading(engine: Engine) -> Iterator[Connection]:
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
     """A connection in a transaction that is written whole, or not at all. Writers take turns."""
-    with as_ledger_error("the ledger cannot be written"), engine.execution_options(**{_WRITE: True}).begin() as begun:
-        if begun.dialect.name == "postgresql":
-            begun.execute(select(func.pg_advisory_xact_lock(_TURN)))
-        yield begun
+    with as_ledger_error("the ledger cannot be written"), _turn(engine) as connection:
+        yield connection
+
+
+@contextmanager
+def _turn(engine: Engine) -> Iterator[Connection]:
+    with engine.execution_options(**{_WRITE: True}).begin() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(select(func.pg_advisory_xact_lock(_TURN)))
+        yield connection
 
 
 @contextmanager

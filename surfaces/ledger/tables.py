@@ -115,9 +115,11 @@ def _check_event_columns(table: Table) -> None:
     allowed = (*REQUIRED["events"], *OPTIONAL_EVENT)
     for column in table.columns:
         if column not in allowed:
-            close = get_close_matches(column, allowed, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"events may have {_listed(allowed)}"
-            raise LedgerError(f"{table.name}: unknown column {quoted(column)}; {hint}")
+            close = get_close_matches(column, allowed, n=1, cutoff=0.8)
+            guess = f" (did you mean {close[0]!r}?)" if close else ""
+            raise LedgerError(
+                f"{table.name}: unknown column {quoted(column)}{guess}; events may have {_listed(allowed)}"
+            )
 
 
 def _item(row: Row, where: str) -> Item:

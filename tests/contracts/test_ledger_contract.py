@@ -23,7 +23,7 @@ from surfaces.ledger.records import Clock, Counts, Event, Item, Member
 from surfaces.ledger.store import Ledger
 
 POSTGRES = os.environ.get("PRISMRANK_TEST_POSTGRES")
-BACKENDS = ["file", "memory", *(["postgres"] if POSTGRES else [])]
+BACKENDS = ["sqlite", *(["postgres"] if POSTGRES else [])]
 
 Open = Callable[[str], Ledger]
 
@@ -33,13 +33,10 @@ def open_tenant(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open
     """Opens a tenant; all of a test's tenants share one database."""
     opened: list[Ledger] = []
     prefix = uuid.uuid4().hex if request.param == "postgres" else ""
-    urls = {"file": f"sqlite:///{tmp_path}/ledger.sqlite", "memory": "sqlite://", "postgres": str(POSTGRES)}
+    url = str(POSTGRES) if request.param == "postgres" else f"sqlite:///{tmp_path}/ledger.sqlite"
 
     def open_one(tenant: str) -> Ledger:
-        if request.param == "memory" and opened:
-            opened.append(Ledger(opened[0]._engine, tenant))
-        else:
-            opened.append(Ledger.open(urls[request.param], prefix + tenant))
+        opened.append(Ledger.open(url, prefix + tenant))
         return opened[-1]
 
     yield open_one
@@ -322,9 +319,11 @@ def test_readers_beside_a_writer_see_whole_writes(filled: Ledger) -> None:
 
     with ThreadPoolExecutor(3) as threads:
         readers = [threads.submit(read) for _ in range(3)]
-        for number in range(batches):
-            filled.add_events(watch("bob", "ode", float(number), value=float(place)) for place in range(batch))
-        stop.set()
+        try:
+            for number in range(batches):
+                filled.add_events(watch("bob", "ode", float(number), value=float(place)) for place in range(batch))
+        finally:
+            stop.set()
         assert all(count % batch == 0 for reader in readers for count in reader.result())
     assert len(filled.timeline("bob")) == 1 + batch * batches
 

@@ -7,17 +7,17 @@ import json
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-import uvicorn
 
 from foundation.engine.base import Engine, LeafScores, TokenTree
 from prompts.tree import Piece, PromptNode, PromptTree
-from serve.app import create_app
+from serve.server import bind, serving
 from serve.services import Services
 from surfaces.ledger.records import Event, Item, Member
 from surfaces.ledger.store import Ledger
@@ -86,28 +86,12 @@ class Reply(NamedTuple):
         return [entry["item_id"] for entry in self.json["slate"]]
 
 
-class Server:
-    """A real server on a free port of this machine, in a thread."""
+class Client:
+    """Speaks HTTP to a real server on this machine."""
 
-    def __init__(self, services: Services) -> None:
-        self.services = services
-        config = uvicorn.Config(create_app(services), host="127.0.0.1", port=0, log_level="warning", lifespan="on")
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run)
-
-    def __enter__(self) -> Server:
-        self._thread.start()
-        end = time.monotonic() + 20
-        while not self._server.started:
-            assert time.monotonic() < end and self._thread.is_alive(), "the server did not start"
-            time.sleep(0.005)
-        self.port: int = self._server.servers[0].sockets[0].getsockname()[1]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.should_exit = True
-        self._thread.join(20)
-        assert not self._thread.is_alive(), "the server did not stop"
+    def __init__(self, url: str, services: Services) -> None:
+        self.url, self.services = url, services
+        self.port = int(url.rpartition(":")[2])
 
     def ask(self, method: str, path: str, body: object = None, **headers: str) -> Reply:
         """One request; `body` is sent as JSON, or as it is if it is bytes."""
@@ -135,7 +119,7 @@ GENRES = ("Comedy", "Drama", "Action", "Horror")
 
 
 def fill(ledger: Ledger) -> None:
-    """40 films of four kinds, 12 members who have each seen some films of their kind, and one book."""
+    """40 films of four kinds, 12 members who have each seen some films of their kind, a newcomer, and one book."""
     films = [
         Item(f"f{n}", "movie", {"title": f"Film {n}", "year": 1960 + n, "genres": [GENRES[n % 4]]}) for n in range(40)
     ]
@@ -165,9 +149,16 @@ def services(ledger: Ledger, engine: Controlled) -> Services:
     return Services.open(ledger, engine, Registry.shipped())
 
 
+@contextmanager
+def served(services: Services) -> Iterator[Client]:
+    """A server over services, and a client to it."""
+    with serving(services, bind("127.0.0.1", 0)) as url:
+        yield Client(url, services)
+
+
 @pytest.fixture
-def server(services: Services) -> Iterator[Server]:
-    """A server that is ready."""
-    with Server(services) as running:
-        running.until_ready()
-        yield running
+def client(services: Services) -> Iterator[Client]:
+    """A client to a server that is ready."""
+    with served(services) as client:
+        client.until_ready()
+        yield client

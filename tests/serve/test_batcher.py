@@ -124,6 +124,23 @@ def test_a_forward_leaves_out_what_would_make_the_urgent_one_late(engine: Contro
     assert engine.batches == [1, 1]
 
 
+def test_those_that_are_late_already_do_not_make_others_late(engine: Controlled) -> None:
+    tree = engine.read(tree_of(4))
+    pace = Pace(seconds_per_slot=1.0 / tree.size)  # one second a tree
+
+    async def work(batcher: Batcher) -> None:
+        late = [reason_of(batcher.score(tree, now() + 0.4)) for _ in range(3)]
+        began = now()
+        reasons = asyncio.gather(*late)
+        in_time = asyncio.create_task(batcher.score(tree, began + 5))
+        assert await reasons == ["deadline"] * 3
+        assert now() - began < 0.3, "they are let go before their deadline"
+        await in_time
+
+    run(Batcher(engine, Limits(gather_s=0.02), pace), work)
+    assert engine.batches == [1]
+
+
 def test_past_the_deadline_the_caller_is_let_go_and_the_answer_dropped(engine: Controlled) -> None:
     tree = engine.read(tree_of(1))
     engine.gate.clear()

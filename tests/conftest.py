@@ -1,0 +1,51 @@
+"""What every test may use: a tiny real model, and property tests without a deadline on a busy machine."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+import torch
+from hypothesis import settings
+
+from foundation import model as models
+from foundation import tokenizer
+from foundation.config import ModelConfig
+from foundation.engine.torch import TorchEngine
+from foundation.tokenizer import TextEncoder
+
+torch.set_num_threads(1)
+settings.register_profile("prismrank", deadline=None)
+settings.load_profile("prismrank")
+
+TEXTS = (
+    "Films. Which one does the member watch next? liked watched disliked like dislike none yes no apply dismiss",
+    "Member. 24 M technician 53 F writer student engineer",
+    "Toy Story (1995) Animation, Children's, Comedy GoldenEye Action, Adventure, Thriller The Godfather Drama Crime",
+    "popularity top low chosen together alike in text none",
+)
+
+
+def tiny_config(**changes: object) -> ModelConfig:
+    """The nano, smaller: two layers of a mixture of four experts."""
+    small = {
+        "vocab_size": 512, "hidden_size": 48, "layers": 2, "heads": 4, "kv_heads": 2, "experts": 4, "expert_size": 64,
+        "experts_per_token": 2, "initializer_range": 0.15,
+    }  # fmt: skip
+    return ModelConfig.load("nano").model_copy(update={**small, **changes})
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder() -> TextEncoder:
+    """A byte-level BPE of 512 tokens."""
+    return TextEncoder(tokenizer.train([text for text in TEXTS for _ in range(50)], 512))
+
+
+@pytest.fixture(scope="session")
+def tiny_engine(tiny_encoder: TextEncoder) -> TorchEngine:
+    """A real engine over a tiny mixture of experts with random weights and a compressor."""
+    size = len(tiny_encoder.tokenizer)
+    return TorchEngine(models.build(tiny_config(vocab_size=size)), tiny_encoder, "tiny@random")
