@@ -87,8 +87,7 @@ class Stage:
 def run(model: str, port: int) -> None:
     """Tells the story; with a terminal, serves on until Ctrl-C."""
     console = Console(width=min(WIDTH, Console().width) if sys.stdout.isatty() else WIDTH)
-    bound = bind("127.0.0.1", port)
-    with _movielens(console) as ledger:
+    with bind("127.0.0.1", port) as bound, _movielens(console) as ledger:
         with console.status("loading the model …") as status:
             engine = open_engine(model)
             services = Services.open(ledger, engine, Registry.shipped(), lambda step: status.update(f"{step} …"))

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from threading import Lock
 from typing import ParamSpec, TypeVar
 
@@ -38,7 +39,7 @@ class Workers:
                 raise CapacityError(f"too much work waits for {self.name}")
             self.inside += 1
         try:
-            future = self._pool.submit(self._timed, work, *args, **kwargs)
+            future = self._pool.submit(self._timed, partial(work, *args, **kwargs))
         except RuntimeError as error:
             self._leave()
             raise CapacityError(f"{self.name} is closed") from error
@@ -53,10 +54,10 @@ class Workers:
         """Takes no more work, and drops what waits."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _timed(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def _timed(self, work: Callable[[], T]) -> T:
         began = time.monotonic()
         try:
-            return work(*args, **kwargs)
+            return work()
         finally:
             took = time.monotonic() - began
             with self._lock:

@@ -29,8 +29,7 @@ def serve(
     from serve import server
     from serve.services import Services
 
-    bound = server.bind(host, port)
-    with open_ledger(ledger) as opened:
+    with server.bind(host, port) as bound, open_ledger(ledger) as opened:
         with steps("reading the surfaces") as step:
             registry = open_registry(surfaces)
             step("loading the model")

@@ -7,6 +7,7 @@ items' columns in the matrix of members and items; of each item the nearest neig
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 from scipy import sparse
@@ -86,7 +87,7 @@ def _blocks(pairs_I: Scores) -> Iterator[tuple[int, int]]:
     """Runs of items that have about `PAIRS_AT_ONCE` pairs together, as (start, stop)."""
     number_I = np.cumsum(pairs_I) // PAIRS_AT_ONCE
     starts = [int(start) for start in np.flatnonzero(np.diff(number_I, prepend=-1))]
-    return zip(starts, [*starts[1:], len(pairs_I)], strict=True)
+    return zip(starts, [*starts, len(pairs_I)][1:], strict=True)
 
 
 def _none() -> Indices:

@@ -17,6 +17,7 @@ from torch import nn
 from transformers.models.mixtral.modeling_mixtral import MixtralRMSNorm, MixtralTopKRouter
 
 from foundation.attention import IMPLEMENTATION
+from foundation.bench.naive import Path, path
 from foundation.engine.base import TokenNode, TokenTree, Vector
 from foundation.engine.pack import Packed, pack
 from foundation.model import Ranker
@@ -25,22 +26,14 @@ MARGIN = 1e-5
 """A router's choice may differ where the probabilities of the last expert in and the first one out are this close."""
 
 
-class Path(NamedTuple):
-    """A leaf by itself: its slots from the root on, and which (node, slot) of the tree each of them is."""
-
-    slots: tuple[int, ...]
-    vectors: tuple[Vector, ...]
-    origin: tuple[tuple[int, int], ...]
-
-
-def random_tree(rng: random.Random, vocabulary: int, hidden: int = 0, depth: int = 4, *, hang: bool = True) -> TokenTree:
+def random_tree(rng: random.Random, vocabulary: int, hidden: int = 0, depth: int = 4) -> TokenTree:
     """Nodes of ids and, with `hidden`, of vectors and of texts to compress; children at any slot of their parents."""
     nodes = [_node(rng, vocabulary, hidden, -1, None)]
     level = {0: 0}
     for index in range(1, rng.randint(3, 14)):
         parent = rng.choice([n for n in range(index) if level[n] < depth - 1])
         size = len(nodes[parent].slots)
-        after = rng.randint(1, size) if hang and rng.random() < 0.6 else None
+        after = rng.randint(1, size) if rng.random() < 0.6 else None
         level[index] = level[parent] + 1
         nodes.append(_node(rng, vocabulary, hidden, parent, after, answers=(3, 4, 5)[: rng.randint(1, 3)]))
     return TokenTree(tuple(nodes))
@@ -62,30 +55,6 @@ def _node(
         else:
             slots.append(rng.randrange(3, vocabulary))
     return TokenNode(tuple(slots), parent, after, answers, tuple(vectors))
-
-
-def path(tree: TokenTree, leaf: int) -> Path:
-    """The leaf's path."""
-    steps: list[tuple[int, int]] = []
-    index, seen = leaf, len(tree.nodes[leaf].slots)
-    while index >= 0:
-        node = tree.nodes[index]
-        steps.append((index, seen))
-        seen = len(tree.nodes[node.parent].slots) if node.after is None else node.after
-        index = node.parent
-    slots: list[int] = []
-    vectors: list[Vector] = []
-    origin: list[tuple[int, int]] = []
-    for node_index, size in reversed(steps):
-        node = tree.nodes[node_index]
-        for place, slot in enumerate(node.slots[:size]):
-            if slot < 0:
-                vectors.append(node.vectors[-1 - slot])
-                slots.append(-len(vectors))
-            else:
-                slots.append(slot)
-            origin.append((node_index, place))
-    return Path(tuple(slots), tuple(vectors), tuple(origin))
 
 
 class Routing(NamedTuple):
@@ -135,9 +104,8 @@ def alone(ranker: Ranker, tree: TokenTree, leaf: int) -> tuple[torch.Tensor, Rou
     return logp, routing, found
 
 
-def starts(trees: Sequence[TokenTree]) -> list[dict[tuple[int, int], int]]:
-    """By tree, the packed slot of each (node, slot). Found through positions of a marked copy, not through the packer's
-    own notes: every slot is given an id of its own."""
+def slot_places(trees: Sequence[TokenTree]) -> list[dict[tuple[int, int], int]]:
+    """By tree, the packed slot of each (node, slot): read off a copy in which every slot has an id of its own."""
     marked, number, origins = [], 0, []
     for tree_index, tree in enumerate(trees):
         nodes = []
@@ -169,7 +137,7 @@ def compare(ranker: Ranker, trees: Sequence[TokenTree]) -> Comparison:
     packed = pack(trees)
     with routed(ranker) as routing:
         logp_LA = ranker(packed).log_softmax(dim=-1)
-    slots = starts(trees)
+    slots = slot_places(trees)
     largest, rerouted, row = 0.0, 0, 0
     for tree_index, tree in enumerate(trees):
         for leaf in (index for index, node in enumerate(tree.nodes) if node.answers):

@@ -68,7 +68,9 @@ def test_the_order_of_leaves_and_of_trees_does_not_matter(tiny_engine: TorchEngi
     expected = [scores.logp for scores in tiny_engine.score(trees)]
     order = rng.sample(range(12), 12)
     shuffled = [leaves_moved(trees[number], rng) for number in order]
-    for number, (tree, places), scores in zip(order, shuffled, tiny_engine.score([t for t, _ in shuffled]), strict=True):
+    for number, (tree, places), scores in zip(
+        order, shuffled, tiny_engine.score([t for t, _ in shuffled]), strict=True
+    ):
         before = [index for index, node in enumerate(trees[number].nodes) if node.answers]
         after = [index for index, node in enumerate(tree.nodes) if node.answers]
         for index, logp in zip(after, scores.logp, strict=True):

@@ -152,7 +152,7 @@ def services(ledger: Ledger, engine: Controlled) -> Services:
 @contextmanager
 def served(services: Services) -> Iterator[Client]:
     """A server over services, and a client to it."""
-    with serving(services, bind("127.0.0.1", 0)) as url:
+    with bind("127.0.0.1", 0) as bound, serving(services, bound) as url:
         yield Client(url, services)
 
 
@@ -162,3 +162,14 @@ def client(services: Services) -> Iterator[Client]:
     with served(services) as client:
         client.until_ready()
         yield client
+
+
+@pytest.fixture(scope="module")
+def shared(tiny_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A client to a server that a whole module uses; its tests change nothing."""
+    folder = tmp_path_factory.mktemp("shared")
+    with Ledger.open(f"sqlite:///{folder / 'ledger.sqlite'}") as ledger:
+        fill(ledger)
+        with served(Services.open(ledger, tiny_engine, Registry.shipped())) as client:
+            client.until_ready()
+            yield client

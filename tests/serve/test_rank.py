@@ -101,7 +101,9 @@ def test_order_and_company_do_not_change_a_score(client: Client) -> None:
         assert alone[0]["utility"] == pytest.approx(expected[name], abs=1e-5)
 
 
-def test_a_member_told_in_the_request_is_ranked_as_the_same_member_of_the_ledger(client: Client, ledger: Ledger) -> None:
+def test_a_member_told_in_the_request_is_ranked_as_the_same_member_of_the_ledger(
+    client: Client, ledger: Ledger
+) -> None:
     timeline = [
         {"item_id": event.item_id, "action": event.action, "timestamp": event.timestamp, "surface": event.surface}
         for event in ledger.timeline("m4")
@@ -159,7 +161,7 @@ def test_the_context_reaches_the_stem(client: Client) -> None:
     services.add(SEASONAL, "seasonal.yaml")
     reply = client.rank("seasonal", member_id="m1", context={"season": "winter"}, explain=True, deadline_ms=LONG)
     assert "It is winter." in "".join(reply.json["explain"]["stem"])
-    assert [entry["heads"].keys() for entry in reply.json["slate"]][0] == {"take", "skip"}
+    assert reply.json["slate"][0]["heads"].keys() == {"take", "skip"}
 
 
 SEASONAL = """\
@@ -208,7 +210,9 @@ def test_many_at_once_all_get_their_own_slate(client: Client, ledger: Ledger) ->
     assert client.services.batcher.waiting == 0
 
 
-def test_the_reply_reads_the_heads_of_the_engines_answers(client: Client, services: Services, engine: Controlled) -> None:
+def test_the_reply_reads_the_heads_of_the_engines_answers(
+    client: Client, services: Services, engine: Controlled
+) -> None:
     """The whole chain by hand: the same tree, straight from the engine."""
     from serve.pipeline import write
     from serve.schemas import RankRequest

@@ -1,0 +1,108 @@
+"""The parts of tree attention against a dense mask: outputs, log-sum-exps and gradients."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from foundation.attention import Plan, Rectangle, _TreeAttention, merged_attention
+from foundation.engine.base import TokenTree
+from foundation.engine.pack import pack
+from foundation.engine.torch import TorchEngine
+from foundation.training.labels import losses
+from tests.foundation.reference import alone, random_tree, slot_places
+
+
+def visible(trees: list[TokenTree]) -> torch.Tensor:
+    """[N, N]: which slot sees which, from the definition alone."""
+    places = slot_places(trees)
+    total = sum(tree.size for tree in trees)
+    mask = torch.zeros(total, total, dtype=torch.bool)
+    for tree, place in zip(trees, places, strict=True):
+        for index, node in enumerate(tree.nodes):
+            for slot in range(len(node.slots)):
+                row = place[index, slot]
+                for own in range(slot + 1):
+                    mask[row, place[index, own]] = True
+                below, above = index, node.parent
+                while above >= 0:
+                    after = tree.nodes[below].after
+                    for seen in range(len(tree.nodes[above].slots) if after is None else after):
+                        mask[row, place[above, seen]] = True
+                    below, above = above, tree.nodes[above].parent
+    return mask
+
+
+def dense(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor, scale: float) -> torch.Tensor:
+    scores = torch.einsum("qhd,khd->hqk", q, k) * scale
+    return torch.einsum("hqk,khd->qhd", scores.masked_fill(~mask, float("-inf")).softmax(dim=-1), v)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_outputs_and_gradients_equal_a_dense_mask(dtype: torch.dtype, bound: float) -> None:
+    rng = random.Random(7)
+    for round_number in range(25):
+        trees = [random_tree(rng, 300) for _ in range(3)]
+        mask, plan = visible(trees), pack(trees).plan
+        generator = torch.Generator().manual_seed(round_number)
+        q, k, v, grad = (torch.randn(len(mask), 2, 8, dtype=dtype, generator=generator) for _ in range(4))
+        ours = [x.clone().requires_grad_() for x in (q, k, v)]
+        theirs = [x.clone().requires_grad_() for x in (q, k, v)]
+        out = _TreeAttention.apply(*ours, plan, 0.3)
+        expected = dense(*theirs, mask, 0.3)
+        assert (out - expected).abs().max() <= bound
+        out.backward(grad)
+        expected.backward(grad)
+        for one, other in zip(ours, theirs, strict=True):
+            assert one.grad is not None
+            assert other.grad is not None
+            assert (one.grad - other.grad).abs().max() <= bound
+
+
+def test_gradients_pass_gradcheck() -> None:
+    trees = [random_tree(random.Random(8), 300, depth=3)]
+    while trees[0].size > 40:
+        trees = [random_tree(random.Random(trees[0].size), 300, depth=3)]
+    plan, size = pack(trees).plan, trees[0].size
+    q, k, v = (torch.randn(size, 2, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    assert torch.autograd.gradcheck(lambda *x: _TreeAttention.apply(*x, plan, 0.5), (q, k, v), fast_mode=True)
+
+
+def test_log_sum_exp_counts_every_visible_key() -> None:
+    trees = [random_tree(random.Random(9), 300)]
+    zeros, values = torch.zeros(trees[0].size, 1, 4), torch.randn(trees[0].size, 1, 4)
+    _, lse = merged_attention(zeros, zeros, values, pack(trees).plan, 1.0)
+    assert torch.allclose(lse[:, 0].exp().round().long(), visible(trees).sum(dim=1))
+
+
+def test_rectangles_of_one_shape_share_a_call() -> None:
+    leaves = [(100 + 10 * n, 10) for n in range(5)]
+    plan = Plan.of([(0, 100), *leaves], [Rectangle(100, 50, 0, 100)])
+    assert [(part.queries.number, part.causal) for part in plan.parts] == [(1, True), (5, True), (1, False)]
+    assert all(part.queries.index is None for part in plan.parts)
+
+
+def test_a_slot_with_two_ancestors_of_one_shape_is_a_query_once_a_call() -> None:
+    plan = Plan.of([(0, 4), (4, 4), (8, 4)], [Rectangle(8, 4, 0, 4), Rectangle(8, 4, 4, 4), Rectangle(4, 4, 0, 4)])
+    for part in plan.parts:
+        rows = part.queries.flat(torch.arange(12)).tolist()
+        assert len(rows) == len(set(rows))
+
+
+def test_training_sees_the_same_logits_as_serving(tiny_engine: TorchEngine) -> None:
+    tree = random_tree(random.Random(10), 300, 48)
+    leaf = max(index for index, node in enumerate(tree.nodes) if node.answers)
+    tiny_engine.ranker.train()
+    try:
+        logits = tiny_engine.ranker(pack([tree]))
+        assert logits.requires_grad
+    finally:
+        tiny_engine.ranker.eval()
+    expected = alone(tiny_engine.ranker, tree, leaf)[0]
+    assert (logits.log_softmax(dim=-1)[-1, : len(expected)] - expected).abs().max() <= 1e-5
+
+
+def test_no_labels_no_loss() -> None:
+    assert [float(x) for x in losses(torch.zeros(0, 1), [])] == [0.0, 0.0, 0.0, 0.0]

@@ -1,0 +1,151 @@
+"""Training on trees: it learns, resumes as if it had never stopped, and reports what it did."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from foundation.bench.naive import NaiveRanker, whole_prompts
+from foundation.bench.train import Shape
+from foundation.engine.base import TokenNode, TokenTree
+from foundation.engine.pack import pack
+from foundation.model import Ranker, build
+from foundation.tokenizer import TextEncoder
+from foundation.training import checkpoint
+from foundation.training.labels import Choice, LabelledTree, Listwise, losses
+from foundation.training.settings import TrainSettings
+from foundation.training.trainer import RouterTap, StepReport, Trainer, Watcher
+from prompts.errors import CheckpointError
+from tests.conftest import tiny_config
+
+
+class Copying:
+    """A task that only reading the trunk solves: the leaf that repeats the trunk's token is the right one."""
+
+    def batch(self, step: int) -> list[LabelledTree]:
+        generator = torch.Generator().manual_seed(step)
+        return [self._tree(generator) for _ in range(8)]
+
+    def _tree(self, generator: torch.Generator) -> LabelledTree:
+        tokens = (torch.randperm(12, generator=generator)[:5] + 20).tolist()
+        leaves = [TokenNode((token,), 0, None, (3, 4, 5, 6)) for token in tokens]
+        tree = TokenTree((TokenNode((10, tokens[2])), *leaves))
+        return LabelledTree(tree, (Listwise((0, 1, 2, 3, 4), 2, 0, 1, (1.0,) * 5),), (Choice(2, (2, 3), 1),))
+
+
+def settings(steps: int, **changes: object) -> TrainSettings:
+    fields = {"steps": steps, "learning_rate": 3e-3, "warmup": 5, "threads": 1, "checkpoint_every": 5}
+    return TrainSettings.model_validate(fields | {"validate_every": 10} | changes)
+
+
+def trainer(encoder: TextEncoder, folder: Path, chosen: TrainSettings) -> Trainer:
+    return Trainer(build(tiny_config(vocab_size=len(encoder.tokenizer))), encoder, chosen, folder)
+
+
+def watcher(reports: list[StepReport], validations: list[tuple[int, float]]) -> Watcher:
+    return Watcher(reports.append, lambda step, value: validations.append((step, value)), lambda _: float(len(reports)))
+
+
+def test_it_learns_what_only_the_trunk_tells(tiny_encoder: TextEncoder, tmp_path: Path) -> None:
+    reports: list[StepReport] = []
+    trainer(tiny_encoder, tmp_path, settings(250)).fit(Copying(), watcher(reports, []))
+    early = sum(float(r.losses.accuracy) for r in reports[:3]) / 3
+    late = sum(float(r.losses.accuracy) for r in reports[-10:]) / 10
+    assert early < 0.5
+    assert late > 0.9
+    assert float(reports[-1].losses.choice) < 0.1
+    assert all(report.leaves == 40 for report in reports)
+
+
+def test_a_resumed_run_equals_an_unbroken_one(tiny_encoder: TextEncoder, tmp_path: Path) -> None:
+    whole = trainer(tiny_encoder, tmp_path / "whole", settings(20))
+    whole.fit(Copying(), watcher([], []))
+    stopped = trainer(tiny_encoder, tmp_path / "broken", settings(20))
+
+    def interrupt(report: StepReport) -> None:
+        if report.step == 12:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped.fit(Copying(), Watcher(interrupt, lambda *_: None, lambda _: 0.0))
+    resumed = Trainer.resume(settings(20), tmp_path / "broken")
+    assert resumed.step == 10
+    resumed.fit(Copying(), watcher([], []))
+    for ours, theirs in zip(resumed.ranker.parameters(), whole.ranker.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_the_best_is_kept_beside_the_last(tiny_encoder: TextEncoder, tmp_path: Path) -> None:
+    values = iter([0.3, 0.9, 0.5])
+    run = trainer(tiny_encoder, tmp_path, settings(30))
+    run.fit(Copying(), Watcher(lambda _: None, lambda *_: None, lambda _: next(values)))
+    steps = {name: checkpoint.restore(tmp_path / name)[3]["step"] for name in (checkpoint.BEST, checkpoint.LAST)}
+    assert steps == {checkpoint.BEST: 20, checkpoint.LAST: 30}
+
+
+def test_a_damaged_checkpoint_is_one_clear_error(tiny_encoder: TextEncoder, tmp_path: Path) -> None:
+    trainer(tiny_encoder, tmp_path, settings(5)).fit(Copying(), watcher([], []))
+    state = tmp_path / checkpoint.LAST / checkpoint.OPTIMIZER_FILE
+    state.write_bytes(state.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match="not a checkpoint to resume from"):
+        Trainer.resume(settings(5), tmp_path)
+    with pytest.raises(CheckpointError, match=r"no config\.json"):
+        Trainer.resume(settings(5), tmp_path / "nowhere")
+
+
+def test_rates_rise_then_fall_to_nothing() -> None:
+    chosen = settings(100, warmup=10)
+    rates = [chosen.rate(step) for step in range(100)]
+    assert rates[0] == pytest.approx(3e-4)
+    assert max(rates) == rates[10] == pytest.approx(3e-3)
+    assert rates[-1] == pytest.approx(3e-3 / 90)
+
+
+@pytest.mark.parametrize("vectors", [False, True])
+def test_trees_make_the_gradient_of_one_leaf_a_sequence(tiny_encoder: TextEncoder, *, vectors: bool) -> None:
+    labelled = Shape("small", trunk=12, positions=3, stem=3, leaves=5, leaf=2, vectors=vectors).tree(200)
+    gradients = []
+    for naive in (False, True):
+        ranker = build(tiny_config(vocab_size=len(tiny_encoder.tokenizer)))
+        logits = NaiveRanker(ranker).logits(whole_prompts(labelled.tree)) if naive else ranker(pack([labelled.tree]))
+        found = losses(logits, [labelled])
+        (found.listwise + found.pointwise + found.choice).backward()
+        gradients.append(_gradient(ranker))
+    assert (gradients[0] - gradients[1]).abs().max() <= 1e-5 * gradients[1].abs().max() + 1e-6
+
+
+def _gradient(ranker: Ranker) -> torch.Tensor:
+    return torch.cat([p.grad.flatten() for p in ranker.parameters() if p.grad is not None])
+
+
+def test_leaves_that_stand_for_many_count_as_many() -> None:
+    trees = [_tree_of((1.0, 1.0, 1.0, 1.0)), _tree_of((1.0, 3.0))]
+    logits = torch.tensor([[0.7, 0.0], [0.2, 0.0], [0.2, 0.0], [0.2, 0.0]])
+    many, few = losses(logits, trees[:1]).listwise, losses(logits[:2], trees[1:]).listwise
+    assert float(many) == pytest.approx(float(few), abs=1e-6)
+
+
+def _tree_of(stands_for: tuple[float, ...]) -> LabelledTree:
+    leaves = [TokenNode((9,), 0, None, (3, 4)) for _ in stands_for]
+    places = tuple(range(len(leaves)))
+    return LabelledTree(TokenTree((TokenNode((8,)), *leaves)), (Listwise(places, 0, 0, 1, stands_for),), ())
+
+
+def test_lists_of_different_lengths_share_a_batch() -> None:
+    trees = [_tree_of((1.0,) * 4), _tree_of((1.0,) * 2)]
+    logits = torch.randn(6, 2, generator=torch.Generator().manual_seed(0))
+    odds = logits[:, 0] - logits[:, 1]
+    expected = -(odds[:4].log_softmax(0)[0] + odds[4:].log_softmax(0)[0]) / 2
+    assert float(losses(logits, trees).listwise) == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_the_balance_loss_is_least_when_experts_are_used_alike(tiny_encoder: TextEncoder) -> None:
+    ranker = build(tiny_config(vocab_size=len(tiny_encoder.tokenizer)))
+    tree = TokenTree((TokenNode(tuple(range(10, 60)), answers=(3, 4)),))
+    with RouterTap(ranker) as routed:
+        ranker(pack([tree]))
+    top_k = ranker.lm.config.num_experts_per_tok
+    assert len(routed.logits) == 2
+    assert float(routed.balance().detach()) >= top_k - 1e-3

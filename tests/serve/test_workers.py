@@ -1,0 +1,107 @@
+"""Threads with a bound: what runs, what waits, what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterator
+from typing import Any
+
+import pytest
+
+from prompts.errors import CapacityError, LedgerError
+from serve.workers import Workers
+
+
+@pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(work)
+
+
+async def until_inside(workers: Workers, count: int) -> None:
+    while workers.inside != count:
+        await asyncio.sleep(0.001)
+
+
+def test_work_runs_elsewhere_and_returns() -> None:
+    workers = Workers("reading", threads=1, room=4)
+    name = run(workers.run(lambda: threading.current_thread().name))
+    assert name.startswith("reading")
+    assert run(workers.run(divmod, 7, 2)) == (3, 1)
+    assert run(workers.run(int, "11", base=2)) == 3
+    assert workers.inside == 0
+
+
+def test_errors_come_through() -> None:
+    def fail() -> None:
+        raise LedgerError("gone")
+
+    workers = Workers("reading", threads=1, room=4)
+    with pytest.raises(LedgerError, match="gone"):
+        run(workers.run(fail))
+    assert workers.inside == 0
+
+
+def test_past_its_room_work_is_refused(gate: threading.Event) -> None:
+    workers = Workers("reading", threads=1, room=2)
+
+    async def main() -> None:
+        waiting = [asyncio.create_task(workers.run(gate.wait, 10)) for _ in range(2)]
+        await until_inside(workers, 2)
+        with pytest.raises(CapacityError, match="reading"):
+            await workers.run(gate.wait)
+        gate.set()
+        assert await asyncio.gather(*waiting) == [True, True]
+        assert await workers.run(lambda: "room again") == "room again"
+
+    run(main())
+
+
+def test_work_that_nobody_waits_for_makes_room(gate: threading.Event) -> None:
+    workers = Workers("reading", threads=1, room=8)
+    ran: list[int] = []
+
+    async def main() -> None:
+        first = asyncio.create_task(workers.run(gate.wait, 10))
+        others = [asyncio.create_task(workers.run(ran.append, n)) for n in range(5)]
+        await until_inside(workers, 6)
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        assert workers.inside == 1, "what waited has left at once"
+        gate.set()
+        await first
+        await until_inside(workers, 0)
+
+    run(main())
+    assert ran == []
+
+
+def test_it_expects_what_it_learned(gate: threading.Event) -> None:
+    workers = Workers("reading", threads=2, room=99)
+    assert workers.expects() == 0.0
+
+    async def main() -> None:
+        await workers.run(threading.Event().wait, 0.1)
+        assert workers.expects() == 0.0, "there is a thread that is free"
+        tasks = [asyncio.create_task(workers.run(gate.wait, 10)) for _ in range(5)]
+        await until_inside(workers, 5)
+        assert 0.1 <= 0.5 * workers.expects() <= 0.2, "4 more turns of 0.1 s on 2 threads"
+        gate.set()
+        await asyncio.gather(*tasks)
+
+    run(main())
+
+
+def test_closed_it_refuses() -> None:
+    workers = Workers("reading", threads=1, room=4)
+    workers.close()
+    with pytest.raises(CapacityError, match="closed"):
+        run(workers.run(int))
+    assert workers.inside == 0
