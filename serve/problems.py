@@ -72,11 +72,11 @@ def problem_response(error: HTTPException) -> ProblemResponse:
 
 def responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
     """What a route may answer besides success, for the OpenAPI page."""
-    schema = {"schema": {"$ref": "#/components/schemas/ProblemDetail"}}
-    return {
-        int(status): {"description": status.phrase, "content": {ProblemResponse.media_type: schema}}
-        for status in statuses
-    }
+    content = {ProblemResponse.media_type: {"schema": {"$ref": "#/components/schemas/ProblemDetail"}}}
+    found: dict[int | str, dict[str, Any]] = {"default": {"description": "Any other problem", "content": content}}
+    for status in statuses:
+        found[int(status)] = {"description": status.phrase, "content": content}
+    return found
 
 
 def install(app: FastAPI) -> None:

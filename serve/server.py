@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import uvicorn
 
@@ -51,7 +51,12 @@ def serve(services: Services, bound: socket.socket) -> None:
 def serving(services: Services, bound: socket.socket) -> Iterator[str]:
     """Serves from a thread while inside; gives the URL. Raises PrismrankError when it does not start."""
     server = _server(services, access_log=False)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, name="server")
+
+    def work() -> None:
+        with suppress(SystemExit):  # its way to say that it could not start
+            server.run(sockets=[bound])
+
+    thread = threading.Thread(target=work, name="server")
     thread.start()
     try:
         _wait_for(server, thread)

@@ -78,6 +78,7 @@ def _co_counts(data: Interactions) -> Iterator[tuple[int, Indices, Scores]]:
     pairs_I = np.bincount(items, weights=lengths[members], minlength=shape[1]).astype(np.float64)
     for start, stop in _blocks(pairs_I):
         counts_BI = sparse.csr_array(by_item_IM[start:stop] @ chosen_MI)
+        counts_BI.sort_indices()  # so that ties between neighbours fall the same way whatever the blocks
         for row, (first, last) in enumerate(zip(counts_BI.indptr, counts_BI.indptr[1:], strict=False)):
             others: Indices = counts_BI.indices[first:last].astype(np.int64)
             yield start + row, others, counts_BI.data[first:last]
@@ -87,7 +88,7 @@ def _blocks(pairs_I: Scores) -> Iterator[tuple[int, int]]:
     """Runs of items that have about `PAIRS_AT_ONCE` pairs together, as (start, stop)."""
     number_I = np.cumsum(pairs_I) // PAIRS_AT_ONCE
     starts = [int(start) for start in np.flatnonzero(np.diff(number_I, prepend=-1))]
-    return zip(starts, [*starts, len(pairs_I)][1:], strict=True)
+    return pairwise([*starts, len(pairs_I)])
 
 
 def _none() -> Indices:

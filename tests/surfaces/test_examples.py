@@ -1,0 +1,182 @@
+"""Labelled trees from a ledger: they show only the past, say what serving says, and never tell the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from foundation.engine.base import TokenTree
+from foundation.engine.torch import TorchEngine
+from foundation.training.labels import LabelledTree
+from prompts.errors import ConfigError
+from prompts.verbalize import TrunkForm, verbalize
+from surfaces.compose import compose
+from surfaces.evaluation.foundation import FoundationMethod
+from surfaces.evaluation.splits import leave_one_out
+from surfaces.examples import Examples, ExampleSettings
+from surfaces.happenings import attributes_of, happenings
+from surfaces.ledger.store import Ledger
+from surfaces.registry import Registry
+from surfaces.spec import SurfaceSpec
+from tests.surfaces.world import EVENTS, MEMBERS, fill
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger.open(f"sqlite:///{tmp_path / 'ledger.sqlite'}") as opened:
+        fill(opened)
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def spec() -> SurfaceSpec:
+    return Registry.shipped().surface("movies")
+
+
+@pytest.fixture(scope="module")
+def form() -> TrunkForm:
+    return Registry.shipped().trunk("member")
+
+
+def examples(spec: SurfaceSpec, form: TrunkForm, ledger: Ledger, engine: TorchEngine, **changes: object) -> Examples:
+    settings = ExampleSettings.model_validate({"positions": 4, "likely": 3, "others": 2} | changes)
+    return Examples(spec, form, ledger, engine, settings, trees_per_step=6, seed=0)
+
+
+def flat(tree: TokenTree) -> list[tuple[object, ...]]:
+    return [(node.slots, node.parent, node.after, node.answers, node.vectors) for node in tree.nodes]
+
+
+def test_a_step_gives_the_same_trees_again(
+    spec: SurfaceSpec, form: TrunkForm, ledger: Ledger, tiny_engine: TorchEngine
+) -> None:
+    one, other = (examples(spec, form, ledger, tiny_engine) for _ in range(2))
+    assert [flat(tree.tree) for tree in one.batch(3)] == [flat(tree.tree) for tree in other.batch(3)]
+    assert [flat(tree.tree) for tree in one.batch(3)] != [flat(tree.tree) for tree in one.batch(4)]
+
+
+def test_an_epoch_holds_every_member_once(
+    spec: SurfaceSpec, form: TrunkForm, ledger: Ledger, tiny_engine: TorchEngine
+) -> None:
+    data = examples(spec, form, ledger, tiny_engine)
+    seen = [number for step in range(MEMBERS // 6) for number in data._members(step)]
+    assert sorted(seen) == list(range(MEMBERS))
+
+
+def test_every_position_has_its_chosen_leaf_first(
+    spec: SurfaceSpec, form: TrunkForm, ledger: Ledger, tiny_engine: TorchEngine
+) -> None:
+    data = examples(spec, form, ledger, tiny_engine)
+    for labelled in data.batch(0):
+        answering = [node for node in labelled.tree.nodes if node.answers]
+        assert sum(len(one.leaves) for one in labelled.lists) == len(answering)
+        assert len(labelled.lists) == len(labelled.choices) == 4
+        for one, choice in zip(labelled.lists, labelled.choices, strict=True):
+            assert one.chosen == 0
+            assert choice.leaf == one.leaves[0]
+            assert one.stands_for[0] == 1.0
+            assert sum(one.stands_for) == pytest.approx(40 - EVENTS + 1)  # all that were never chosen, and the one
+
+
+def test_what_is_held_out_is_never_a_leaf_nor_in_the_trunk(
+    spec: SurfaceSpec, form: TrunkForm, ledger: Ledger, tiny_engine: TorchEngine
+) -> None:
+    data = examples(spec, form, ledger, tiny_engine, positions=20)
+    encode = tiny_engine.encoder.encode
+    for timeline in data.timelines:
+        hidden_items = {encode(data._leaves[item].text) for item in timeline.items[-2:].tolist()}
+        hidden_events = {encode(data._event(timeline, event, EVENTS).text) for event in (EVENTS - 2, EVENTS - 1)}
+        for seed in range(5):
+            labelled = data.tree(timeline, np.random.default_rng(seed))
+            leaves = {node.vectors[0] for node in labelled.tree.nodes if node.answers}
+            assert not leaves & hidden_items
+            assert not set(labelled.tree.nodes[0].vectors) & hidden_events
+
+
+def test_leaves_hang_behind_what_came_before_them(
+    spec: SurfaceSpec, form: TrunkForm, ledger: Ledger, tiny_engine: TorchEngine
+) -> None:
+    data = examples(spec, form, ledger, tiny_engine, positions=20)
+    labelled = data.tree(data.timelines[0], np.random.default_rng(1))
+    root = labelled.tree.nodes[0]
+    before = len(root.slots) - len(root.vectors)
+    stems = [node for node in labelled.tree.nodes if node.parent == 0]
+    assert [node.after for node in stems] == list(range(before + 1, before + 1 + len(stems)))
+
+
+def test_training_and_serving_say_the_same(
+    spec: SurfaceSpec, form: TrunkForm, ledger: Ledger, tiny_engine: TorchEngine
+) -> None:
+    """The trunk of a training tree, cut where a leaf hangs, is the trunk that serving makes of that past."""
+    data = examples(spec, form, ledger, tiny_engine)
+    timeline = data.timelines[3]
+    labelled = data.tree(timeline, np.random.default_rng(2))
+    events = ledger.timeline(timeline.member_id)
+    items = ledger.items(event.item_id for event in events)
+    root = labelled.tree.nodes[0]
+    for stem in (node for node in labelled.tree.nodes if node.parent == 0):
+        assert stem.after is not None
+        past = events[: stem.after - (len(root.slots) - len(root.vectors))]
+        trunk = verbalize(form, ledger.member(timeline.member_id).profile, happenings(past, items), tiny_engine.count)
+        served = tiny_engine.read(compose(spec, trunk, [attributes_of(items[events[0].item_id])]))
+        assert served.nodes[0].slots == root.slots[: stem.after]
+        assert served.nodes[0].vectors == root.vectors[: len(past)]
+        assert served.nodes[1].slots == stem.slots
+
+
+def evidence_words(labelled: LabelledTree) -> list[object]:
+    return [node.vectors[1] for node in labelled.tree.nodes if node.answers]
+
+
+def test_evidence_comes_from_other_members(
+    spec: SurfaceSpec, form: TrunkForm, ledger: Ledger, tiny_engine: TorchEngine
+) -> None:
+    """A pair of films that only this member saw must not be called chosen together."""
+    data = examples(spec, form, ledger, tiny_engine)
+    timeline = data.timelines[0]
+    others = [t for t in data.timelines if t.fold != timeline.fold]
+    learned = {int(item) for t in others for item in t.items[: EVENTS - 2]}
+    assert all(t.member_id != timeline.member_id for t in others)
+    assert learned
+    labelled = data.tree(timeline, np.random.default_rng(0))
+    assert all(isinstance(words, tuple) for words in evidence_words(labelled))
+
+
+def test_a_focus_names_what_the_chosen_item_has(
+    spec: SurfaceSpec, form: TrunkForm, ledger: Ledger, tiny_engine: TorchEngine
+) -> None:
+    data = examples(spec, form, ledger, tiny_engine, focus="genres", focus_share=1.0)
+    named = data._stem(data.timelines[1], 0, np.random.default_rng(0))[-1].text
+    assert named == "Only Action.\n"  # odd members watch action only
+
+
+def test_events_may_be_left_out_of_trunks(
+    spec: SurfaceSpec, form: TrunkForm, ledger: Ledger, tiny_engine: TorchEngine
+) -> None:
+    data = examples(spec, form, ledger, tiny_engine, event_dropout=0.9)
+    sizes = [len(labelled.tree.nodes[0].vectors) for step in range(5) for labelled in data.batch(step)]
+    assert sum(sizes) / len(sizes) < 3
+
+
+def test_a_ledger_without_events_is_refused(
+    tmp_path: Path, spec: SurfaceSpec, form: TrunkForm, tiny_engine: TorchEngine
+) -> None:
+    with Ledger.open(f"sqlite:///{tmp_path / 'empty.sqlite'}") as empty:
+        fill(empty, events=1)
+        with pytest.raises(ConfigError, match="no member has more than 3 events"):
+            examples(spec, form, empty, tiny_engine)
+
+
+def test_the_model_as_a_method_scores_every_item(
+    spec: SurfaceSpec, form: TrunkForm, ledger: Ledger, tiny_engine: TorchEngine
+) -> None:
+    split = leave_one_out(ledger, "movie", members=3)
+    method = FoundationMethod(spec, form, ledger, tiny_engine, split.train)
+    ids = [item.item_id for item in ledger.all_items("movie")]
+    for case in split.cases:
+        together = method.scores(case.history, ids)
+        alone = [method.scores(case.history, [item_id])[0] for item_id in ids]
+        assert together == pytest.approx(np.array(alone), abs=1e-5)
