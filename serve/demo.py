@@ -8,19 +8,19 @@ import sys
 import time
 import urllib.request
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
 from rich.console import Console, RenderableType
 from rich.padding import Padding
-from rich.progress import Progress
 from rich.rule import Rule
 from rich.syntax import Syntax
 from rich.table import Table
 
 from foundation.engine.base import Engine
-from serve.commands.parts import SHIPPED_MODEL, open_engine
+from serve.commands.parts import SHIPPED_MODEL, open_engine, progress_bar
 from serve.server import bind, serving
 from serve.services import Services
 from surfaces.evaluation.foundation import FoundationMethod
@@ -38,6 +38,7 @@ SEED = 7
 MEMBERS = 3
 SURFACE = "movies"
 WIDTH = 100
+LEDGER_FILE = "movielens-100k.sqlite"
 SOURCES = {"co_visitation": "co-visits", "popular": "popular", "embedding": "text"}
 
 FAMILY = """\
@@ -108,7 +109,7 @@ def _movielens(console: Console) -> Ledger:
     """MovieLens in a ledger of the cache folder; brought there the first time."""
     cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
-    ledger = Ledger.open(f"sqlite:///{cache / 'movielens-100k.sqlite'}")
+    ledger = Ledger.open(f"sqlite:///{cache / LEDGER_FILE}")
     if not ledger.counts().events:
         with console.status("fetching MovieLens-100K …") as status:
             import_tables(load_movielens(cache, lambda step: status.update(f"{step} …")), ledger)
@@ -232,7 +233,7 @@ def _held_out(stage: Stage, engine: Engine) -> None:
     form = registry.trunk(spec.trunk)
     foundation = FoundationMethod(spec, form, stage.ledger, engine, split.train)
     methods = [foundation, *(baseline(name, split.train) for name in ("popular", "co_visitation"))]
-    with Progress(console=stage.console, transient=True) as progress:
+    with progress_bar(stage.console) as progress:
         bar = progress.add_task("ranking", total=len(split.cases))
         report = evaluate(
             SURFACE, split, methods, candidates=100, seed=SEED,
@@ -265,8 +266,9 @@ def _closing(stage: Stage, member_id: str) -> None:
     stage.act("the server goes on")
     stage.console.print(call, markup=False, highlight=False, soft_wrap=True)
     stage.tell("", f"The API's pages: {stage.url}/docs. Ctrl-C ends it.")
-    while True:
-        time.sleep(3600)
+    with suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(3600)
 
 
 def _films(stage: Stage, ids: list[str]) -> dict[str, tuple[str, str]]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from foundation import model as models
@@ -38,6 +39,7 @@ from surfaces.worlds.movielens import load_movielens
 
 MOVIELENS = "movielens-100k"
 LOG_FILE = "log.jsonl"
+RELEASE = "model"
 
 
 class ValidationSettings(BaseModel):
@@ -77,7 +79,7 @@ class TrainConfig(BaseModel):
 
 
 def run(name: str | Path, *, fresh: bool = False) -> Path:
-    """Train as the configuration says; a run that was stopped goes on unless `fresh`. Returns the best checkpoint.
+    """Train as the configuration says; a run that was stopped goes on unless `fresh`. Returns the model folder.
 
     Raises ConfigError, LedgerError or CheckpointError.
     """
@@ -102,7 +104,14 @@ def run(name: str | Path, *, fresh: bool = False) -> Path:
 
         with TrainingProgress(config.training.steps, config.out / LOG_FILE) as progress:
             trainer.fit(data, Watcher(progress.step, progress.validation, validate))
-    return config.out / checkpoint.BEST
+    return release(config.out)
+
+
+def release(out: Path) -> Path:
+    """The run's best model by itself, in 16 bits: a folder to serve, and to give away."""
+    ranker, encoder = models.load(out / checkpoint.BEST)
+    ranker.save(out / RELEASE, encoder, torch.float16)
+    return out / RELEASE
 
 
 @contextmanager

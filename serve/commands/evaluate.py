@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
 
 from serve.commands.parts import (
     SHIPPED_MODEL,
@@ -18,6 +17,7 @@ from serve.commands.parts import (
     open_engine,
     open_ledger,
     open_registry,
+    progress_bar,
 )
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def evaluate(
     from surfaces.evaluation.run import evaluate as compare
     from surfaces.evaluation.splits import leave_one_out
 
-    with open_ledger(ledger) as opened, Progress(console=Console(stderr=True), transient=True) as progress:
+    with open_ledger(ledger) as opened, progress_bar(Console(stderr=True)) as progress:
         bar = progress.add_task("fitting", total=None)
         registry = open_registry(surfaces)
         split = leave_one_out(opened, registry.surface(surface).item_kind, members=members, seed=seed)

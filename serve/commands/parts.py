@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 
 if TYPE_CHECKING:
     from foundation.engine.base import Engine
@@ -72,3 +73,8 @@ def steps(first: str) -> Iterator[Callable[[str], None]]:
     """Shows what is going on, on stderr; gives a function that names the next step."""
     with Console(stderr=True).status(f"{first} …") as status:
         yield lambda step: status.update(f"{step} …")
+
+
+def progress_bar(console: Console) -> Progress:
+    """A bar that leaves no trace, and is not drawn where nobody watches."""
+    return Progress(console=console, transient=True, disable=not console.is_terminal)

@@ -34,4 +34,5 @@ def serve(
             registry = open_registry(surfaces)
             step("loading the model")
             services = Services.open(opened, open_engine(model), registry, step)
+        typer.echo(f"prismrank serves at {server.address(bound)}; Ctrl-C ends it", err=True)
         server.serve(services, bound)

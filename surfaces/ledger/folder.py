@@ -131,7 +131,7 @@ def _read_clock(folder: Path) -> Clock:
         return "time"
     try:
         settings = YAML(typ="safe", pure=True).load(_text(path)) or {}
-    except YAMLError as error:
+    except (YAMLError, ValueError, RecursionError) as error:
         raise LedgerError(f"ledger.yaml: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(settings, dict) or set(settings) - {"clock"}:
         raise LedgerError("ledger.yaml: the one key it may have is `clock`")

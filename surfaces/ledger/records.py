@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
 from prompts.errors import LedgerError
@@ -15,6 +15,10 @@ Clock: TypeAlias = Literal["time", "order"]
 
 IMPRESSION = "show"
 """The action of an event that says an item was shown, and nothing was done with it."""
+
+ITEM_FIELDS = ("item_id", "kind", "member_id")
+MEMBER_FIELDS = ("member_id",)
+"""Names that no attribute and no part of a profile may have: a ledger folder has them as columns of their own."""
 
 NAME_LIMIT = 256
 ATTRIBUTES_LIMIT = 1_000_000
@@ -68,7 +72,10 @@ class Counts(NamedTuple):
 
 def quoted(value: object) -> str:
     """The value as an error message may show it: short and on one line."""
-    text = ascii(value)
+    try:
+        text = ascii(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits; lists in lists without end
+        return f"a value of type {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -109,12 +116,18 @@ def check_timestamp(value: object, clock: Clock) -> float:
     return number
 
 
-def dump_attributes(attributes: Mapping[str, object], what: str) -> str:
-    """Attributes as JSON text. Raises LedgerError for what JSON cannot hold, NaN and half characters included."""
+def dump_attributes(attributes: Mapping[str, object], what: str, reserved: Collection[str]) -> str:
+    """Attributes as JSON text, without those that are None: an attribute that is not there is not there.
+
+    Raises LedgerError for a name that is reserved, and for what JSON cannot hold, NaN and half characters included.
+    """
     for name in attributes:
         named(f"{what}: name of an attribute", check_name, name)
+        if name in reserved:
+            raise LedgerError(f"{what}: attribute {name!r}: this name is taken; give the attribute another")
+    attributes = {name: value for name, value in attributes.items() if value is not None}
     try:
-        text = json.dumps(dict(attributes), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = json.dumps(attributes, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         text.encode()
     except UnicodeEncodeError:
         raise LedgerError(f"{what}: {_culprit(attributes)} holds half a character (a lone surrogate)") from None

@@ -36,6 +36,8 @@ from prompts.errors import LedgerError, UnknownError
 from surfaces.ledger import schema
 from surfaces.ledger.connection import connect, reading, writing
 from surfaces.ledger.records import (
+    ITEM_FIELDS,
+    MEMBER_FIELDS,
     Clock,
     Counts,
     Event,
@@ -308,7 +310,7 @@ def _content_id(event: Event, occurrence: int) -> str:
 
 def _member_row(member: Member) -> _Row:
     name = named("member_id", check_name, member.member_id)
-    return {"member_id": name, "profile": dump_attributes(member.profile, f"member {quoted(name)}")}
+    return {"member_id": name, "profile": dump_attributes(member.profile, f"member {quoted(name)}", MEMBER_FIELDS)}
 
 
 def _item_row(item: Item) -> _Row:
@@ -317,7 +319,7 @@ def _item_row(item: Item) -> _Row:
     return {
         "item_id": name,
         "kind": named(f"{what}: kind", check_name, item.kind),
-        "attributes": dump_attributes(item.attributes, what),
+        "attributes": dump_attributes(item.attributes, what, ITEM_FIELDS),
         "member_id": None if item.member_id is None else named(f"{what}: member_id", check_name, item.member_id),
     }
 

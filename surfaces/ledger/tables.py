@@ -11,6 +11,8 @@ from typing import NamedTuple, TypeVar
 
 from prompts.errors import LedgerError, UnknownError
 from surfaces.ledger.records import (
+    ITEM_FIELDS,
+    MEMBER_FIELDS,
     Clock,
     Counts,
     Event,
@@ -123,13 +125,13 @@ def _check_event_columns(table: Table) -> None:
 
 
 def _item(row: Row, where: str) -> Item:
-    attributes = _attributes(row, ("item_id", "kind", "member_id"), where)
+    attributes = _attributes(row, ITEM_FIELDS, where)
     person = _maybe(row, "member_id", where, _name)
     return Item(_need(row, "item_id", where, _name), _need(row, "kind", where, _name), attributes, person)
 
 
 def _member(row: Row, where: str) -> Member:
-    return Member(_need(row, "member_id", where, _name), _attributes(row, ("member_id",), where))
+    return Member(_need(row, "member_id", where, _name), _attributes(row, MEMBER_FIELDS, where))
 
 
 def _event(row: Row, clock: Clock, where: str) -> Event:
@@ -226,7 +228,7 @@ def _attributes(row: Row, structural: Sequence[str], where: str) -> dict[str, ob
         for name, value in row.items()
         if name not in structural and value is not None
     }
-    dump_attributes(attributes, where)
+    dump_attributes(attributes, where, structural)
     return attributes
 
 

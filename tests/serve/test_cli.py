@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -78,8 +82,9 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
-    heavy = "import sys; from serve.cli import main; main(['--help']); print({'torch', 'fastapi', 'polars'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True, timeout=60)
+    names = "{'torch', 'fastapi', 'polars'}"
+    code = f"import sys; from serve.cli import main; main(['--help']); print({names} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip().endswith("set()")
 
 
@@ -89,11 +94,11 @@ def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
         (["sing"], "No such command 'sing'"),
         (["serve"], "Missing option '--ledger'"),
         (["serve", "--ledger", "sqlite:///x", "--prot", "1"], "No such option: --prot"),
-        (["serve", "--ledger", "sqlite:///x", "--port", "70000"], "70000 is not in the range"),
+        (["serve", "--ledger", "sqlite:///x", "--port", "70000"], "'--port'"),
         (["serve", "--ledger", "sqlite:////nowhere/at/all.sqlite"], "no folder /nowhere/at"),
         (["serve", "--ledger", "mysql://host/db"], "a ledger cannot live in mysql"),
         (["import", "--ledger", "sqlite://"], "either a folder or --dataset"),
-        (["import", "/nowhere", "--ledger", "sqlite://"], "no folder at /nowhere"),
+        (["import", "/nowhere", "--ledger", "sqlite:///x.sqlite"], "no folder at /nowhere"),
         (["import", "--dataset", "netflix", "--ledger", "sqlite://"], "netflix"),
         (["train", "/nowhere/movies.yaml"], "no train configuration"),
         (["surface", "check", "/nowhere/x.yaml"], "/nowhere/x.yaml: cannot be read"),
@@ -101,8 +106,13 @@ def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
     ],
 )
 def test_bad_input_is_one_clear_line_and_exit_status_2(
-    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     assert words in refused(arguments, capsys)
 
 
@@ -120,7 +130,7 @@ def test_interrupted_it_exits_130(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         raise KeyboardInterrupt
 
     monkeypatch.setattr("surfaces.ledger.folder.import_folder", interrupt)
-    assert main(["import", str(tmp_path), "--ledger", "sqlite://"]) == 130
+    assert main(["import", str(tmp_path), "--ledger", f"sqlite:///{tmp_path / 'l.sqlite'}"]) == 130
 
 
 def test_import_brings_a_folder_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -262,18 +272,25 @@ def test_a_damaged_checkpoint_is_one_clear_line(
 
 
 def test_serve_serves_until_it_is_interrupted(url: str, model: str) -> None:
-    import signal
-    import urllib.request
-
     command = [sys.executable, "-m", "serve.cli", "serve", "--ledger", url, "--model", model, "--port", "0"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stderr is not None
-        line = next(line for line in process.stderr if "running on" in line)
-        base = line.split("running on ")[1].split()[0]
-        with urllib.request.urlopen(f"{base}/livez", timeout=10) as reply:
-            assert reply.status == 200
-        process.send_signal(signal.SIGINT)
-        rest = process.stderr.read()
-        assert process.wait(20) == 130
+        try:
+            assert process.stderr is not None
+            line = next(line for line in process.stderr if "serves at " in line)
+            assert alive(line.partition("serves at ")[2].partition(";")[0])
+            process.send_signal(signal.SIGINT)
+            rest = process.stderr.read()
+            assert process.wait(20) == 130
+        finally:
+            process.kill()
     assert "Traceback" not in rest
+
+
+def alive(url: str) -> bool:
+    """Whether /livez answers; a server that is just starting is given a while."""
+    for _ in range(200):
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/livez", timeout=10) as reply:
+            return bool(reply.status == 200)
+        time.sleep(0.05)
+    return False

@@ -43,9 +43,10 @@ def edited(config: Path, **changes: object) -> Path:
 
 
 def test_a_run_leaves_a_checkpoint_that_serves(config: Path) -> None:
-    best = training.run(config)
-    engine = TorchEngine.load(best)
+    folder = training.run(config)
+    engine = TorchEngine.load(folder)
     assert engine.compresses
+    assert {path.suffix for path in folder.iterdir()} <= {".json", ".safetensors"}
     lines = [json.loads(line) for line in (config.parent / "run" / training.LOG_FILE).read_text().splitlines()]
     assert [line["step"] for line in lines if "validation_ndcg@10" in line] == [3, 6]
 
@@ -61,8 +62,8 @@ def test_a_finished_run_is_not_run_again(config: Path) -> None:
 
 
 def test_training_goes_on_from_a_model_folder(config: Path) -> None:
-    best = training.run(config)
-    training.run(edited(config, model=str(best), out=str(config.parent / "second")))
+    folder = training.run(config)
+    training.run(edited(config, model=str(folder), out=str(config.parent / "second")))
     assert (config.parent / "second" / "best" / "model.safetensors").is_file()
 
 
