@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="A training configuration, such as configs/train/movies.yaml.")],
+    config: Annotated[str, typer.Argument(help="A training configuration: a file, or a shipped name such as movies.")],
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew where an earlier run was stopped.")] = False,
 ) -> None:
     """Train a model on labelled trees, as a configuration says. A run that was stopped goes on where it was."""
     from surfaces import training
 
-    training.run(config)
+    folder = training.run(config, fresh=fresh)
+    typer.echo(f"the model is in {folder}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import pytest
 
@@ -18,17 +18,7 @@ from surfaces.evaluation.splits import leave_one_out
 from surfaces.happenings import attributes_of, happenings
 from surfaces.heads import read_heads
 from surfaces.ledger.store import Ledger
-from surfaces.ledger.tables import import_tables
 from surfaces.registry import Registry
-from surfaces.worlds.movielens import load_movielens
-
-
-@pytest.fixture(scope="module")
-def movielens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
-    path = tmp_path_factory.mktemp("movielens") / "ledger.sqlite"
-    with Ledger.open(f"sqlite:///{path}") as ledger:
-        import_tables(load_movielens(), ledger)
-        yield ledger
 
 
 def compared(ledger: Ledger, members: int, candidates: int | None) -> Report:
