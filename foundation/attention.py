@@ -20,6 +20,8 @@ import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 
 IMPLEMENTATION = "prismrank_tree"
+LARGEST_STAIRS = 1 << 20
+"""Entries of a mask for branches along one ancestor: below this, one call with a mask beats many small ones."""
 
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -75,6 +77,8 @@ class Part(NamedTuple):
     queries: Rows
     keys: Rows
     causal: bool
+    stairs: torch.Tensor | None = None
+    """[queries, keys], 0 where a query sees a key and -inf where not: many short branches along one ancestor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ class Plan:
     def of(cls, nodes: Iterable[tuple[int, int]], ancestors: Iterable[Rectangle]) -> Plan:
         """From each node's (start, size), and the rectangles of descendants over their ancestors.
 
-        Rectangles of the same shape go into one call.
+        Rectangles of the same shape go into one call, and so do those that follow each other along one ancestor.
         """
         by_size: dict[int, list[int]] = defaultdict(list)
         for start, size in nodes:
@@ -97,13 +101,39 @@ class Plan:
             rows = _rows(starts, size)
             parts.append(Part(rows, rows, causal=True))
         by_shape: dict[tuple[int, int], list[Rectangle]] = defaultdict(list)
-        for rectangle in ancestors:
-            by_shape[rectangle.q_size, rectangle.k_size].append(rectangle)
+        for run in _runs(ancestors):
+            if len(run) > 1:
+                parts.append(_staircase(run))
+            else:
+                by_shape[run[0].q_size, run[0].k_size].append(run[0])
         for (q_size, k_size), group in by_shape.items():
             for level in _without_shared_queries(group):
                 queries = _rows([r.q_start for r in level], q_size)
                 parts.append(Part(queries, _rows([r.k_start for r in level], k_size), causal=False))
         return cls(tuple(parts))
+
+
+def _runs(rectangles: Iterable[Rectangle]) -> list[list[Rectangle]]:
+    """Rectangles over one ancestor whose queries follow each other, as long as a mask for them stays small."""
+    runs: list[list[Rectangle]] = []
+    for one in sorted(rectangles, key=lambda r: (r.k_start, r.q_start)):
+        last = runs[-1][-1] if runs else None
+        if last and last.k_start == one.k_start and last.q_start + last.q_size == one.q_start:
+            queries = one.q_start + one.q_size - runs[-1][0].q_start
+            if queries * max(one.k_size, last.k_size) <= LARGEST_STAIRS:
+                runs[-1].append(one)
+                continue
+        runs.append([one])
+    return runs
+
+
+def _staircase(run: Sequence[Rectangle]) -> Part:
+    """One part for branches along an ancestor: they hang in order, so each sees as much as the one before, or more."""
+    queries = sum(one.q_size for one in run)
+    keys = max(one.k_size for one in run)
+    sees_Q = torch.tensor([one.k_size for one in run]).repeat_interleave(torch.tensor([one.q_size for one in run]))
+    stairs_QK = torch.zeros(queries, keys).masked_fill(torch.arange(keys) >= sees_Q[:, None], float("-inf"))
+    return Part(_rows([run[0].q_start], queries), _rows([run[0].k_start], keys), causal=False, stairs=stairs_QK)
 
 
 def _without_shared_queries(group: Sequence[Rectangle]) -> list[list[Rectangle]]:
@@ -145,10 +175,11 @@ class _TreeAttention(torch.autograd.Function):
         q, k, v, out, lse = ctx.saved_tensors
         grads = tuple(torch.zeros_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
         grad = grad.contiguous()
-        for queries, keys, causal in ctx.plan.parts:
+        for queries, keys, causal, stairs in ctx.plan.parts:
+            mask = None if stairs is None else stairs.to(q.dtype)
             given = [rows.take(x) for rows, x in ((queries, grad), (queries, q), (keys, k), (keys, v), (queries, out))]
             lse_BHQ = queries.take(lse[..., None]).squeeze(-1).contiguous()
-            shares = _backward(*given, lse_BHQ, 0.0, causal, scale=ctx.scale)
+            shares = _backward(*given, lse_BHQ, 0.0, causal, attn_mask=mask, scale=ctx.scale)
             for rows, total, share in zip((queries, keys, keys), grads, shares, strict=True):
                 rows.add(total, share.transpose(1, 2).flatten(0, 1))
         return (*grads, None, None)  # type: ignore[return-value]
@@ -160,8 +191,10 @@ def merged_attention(
     """Output [N, H, D] and log-sum-exp [N, H] of attention by `plan`; every slot is in one causal part."""
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
     lse = torch.empty(q.shape[:2], dtype=q.dtype)
-    for queries, keys, causal in plan.parts:
-        part_BHQD, part_BHQ = _forward(queries.take(q), keys.take(k), keys.take(v), 0.0, causal, scale=scale)
+    for queries, keys, causal, stairs in plan.parts:
+        mask = None if stairs is None else stairs.to(q.dtype)
+        given = queries.take(q), keys.take(k), keys.take(v)
+        part_BHQD, part_BHQ = _forward(*given, 0.0, causal, attn_mask=mask, scale=scale)
         part, part_lse = part_BHQD.transpose(1, 2).flatten(0, 1), part_BHQ.transpose(1, 2).flatten(0, 1).to(q.dtype)
         if not causal:
             so_far = queries.flat(lse)

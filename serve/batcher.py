@@ -206,7 +206,7 @@ class Batcher:
             took = loop.time() - started
             self.pace.learn(slots, took)
             for entry, leaves in zip(batch, scores, strict=True):
-                if all(np.isfinite(logp).all() for logp in leaves.logp):
+                if _sound(entry.tree, leaves):
                     _settle(entry, Scored(leaves, started - entry.since, took))
         except Exception as error:
             logger.exception("the engine failed on a batch of %d trees", len(trees))
@@ -226,6 +226,12 @@ def _score(engine: Engine, trees: Sequence[TokenTree]) -> list[LeafScores]:
     if len(scores) != len(trees):
         raise ValueError(f"the engine answered {len(scores)} of {len(trees)} trees")
     return scores
+
+
+def _sound(tree: TokenTree, leaves: LeafScores) -> bool:
+    """Whether every leaf of the tree has a finite number for each of its answers."""
+    asked = [len(node.answers) for node in tree.nodes if node.answers]
+    return [len(logp) for logp in leaves.logp] == asked and all(np.isfinite(logp).all() for logp in leaves.logp)
 
 
 def _settle(entry: _Waiting, outcome: Scored | DegradedError) -> None:

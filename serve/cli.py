@@ -12,7 +12,13 @@ from rich.console import Console
 from typer.exceptions import TyperException
 
 from prompts.errors import PrismrankError
-from serve.commands import bench, demo, evaluate, importing, serve, surface, train
+from serve.commands.bench import app as bench
+from serve.commands.demo import demo
+from serve.commands.evaluate import evaluate
+from serve.commands.importing import import_ledger
+from serve.commands.serve import serve
+from serve.commands.surface import app as surface
+from serve.commands.train import train
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -41,13 +47,13 @@ def _options(
     """Rank anything for anyone: one decoder, every surface that a YAML file declares."""
 
 
-app.command("demo")(demo.demo)
-app.command("import")(importing.import_ledger)
-app.command("train")(train.train)
-app.command("evaluate")(evaluate.evaluate)
-app.command("serve")(serve.serve)
-app.add_typer(surface.app, name="surface")
-app.add_typer(bench.app, name="bench")
+app.command("demo")(demo)
+app.command("import")(import_ledger)
+app.command("train")(train)
+app.command("evaluate")(evaluate)
+app.command("serve")(serve)
+app.add_typer(surface, name="surface")
+app.add_typer(bench, name="bench")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

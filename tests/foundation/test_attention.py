@@ -84,6 +84,22 @@ def test_rectangles_of_one_shape_share_a_call() -> None:
     assert all(part.queries.index is None for part in plan.parts)
 
 
+@pytest.mark.parametrize("largest", [0, 400, 1 << 20])
+def test_branches_along_one_ancestor_share_a_call_or_not(monkeypatch: pytest.MonkeyPatch, largest: int) -> None:
+    monkeypatch.setattr("foundation.attention.LARGEST_STAIRS", largest)
+    ancestors = [Rectangle(20 + 5 * n, 5, 0, 4 + n) for n in range(12)]
+    plan = Plan.of([(0, 20), *((20 + 5 * n, 5) for n in range(12))], ancestors)
+    q, k, v = (torch.randn(80, 2, 8, generator=torch.Generator().manual_seed(n)) for n in range(3))
+    mask = torch.zeros(80, 80, dtype=torch.bool)
+    mask[:20, :20] = torch.ones(20, 20).tril().bool()
+    for one in ancestors:
+        own = slice(one.q_start, one.q_start + 5)
+        mask[own, own] = torch.ones(5, 5).tril().bool()
+        mask[own, : one.k_size] = True
+    assert (merged_attention(q, k, v, plan, 0.3)[0] - dense(q, k, v, mask, 0.3)).abs().max() <= 1e-5
+    assert len(plan.parts) - 2 == {0: 12, 400: 2, 1 << 20: 1}[largest]
+
+
 def test_a_slot_with_two_ancestors_of_one_shape_is_a_query_once_a_call() -> None:
     plan = Plan.of([(0, 4), (4, 4), (8, 4)], [Rectangle(8, 4, 0, 4), Rectangle(8, 4, 4, 4), Rectangle(4, 4, 0, 4)])
     for part in plan.parts:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foundation.engine.base import TokenTree
+from foundation.engine.base import LeafScores, TokenTree
 from prompts.errors import CapacityError
 from serve.batcher import Batcher, Limits, Pace, Scored
 from serve.fallback import DegradedError
@@ -260,6 +260,13 @@ def test_scores_that_are_not_finite_degrade_their_own_tree_only(engine: Controll
 def test_an_engine_that_answers_too_few_trees_has_failed(engine: Controlled, monkeypatch: pytest.MonkeyPatch) -> None:
     tree = engine.read(tree_of(1))
     monkeypatch.setattr(engine, "score", lambda _: [])
+    assert run(Batcher(engine), lambda batcher: reason_of(batcher.score(tree, now() + 10))) == "engine"
+
+
+def test_an_engine_that_answers_too_few_leaves_has_failed(engine: Controlled, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = engine.read(tree_of(3))
+    few = engine.engine.score([tree])[0].logp[:2]
+    monkeypatch.setattr(engine, "score", lambda _: [LeafScores(few)])
     assert run(Batcher(engine), lambda batcher: reason_of(batcher.score(tree, now() + 10))) == "engine"
 
 
