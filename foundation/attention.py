@@ -1,7 +1,8 @@
 """Attention over packed trees, computed in parts and merged by their log-sum-exp.
 
 A slot attends to its own node causally, and to every ancestor up to where the branch hangs. Each of these is one part:
-a dense rectangle of queries and keys, so no mask is ever built and the work is linear in the number of leaves. The
+a dense rectangle of queries and keys, so no mask over the tree is built and the work is linear in the number of leaves
+(only short branches along one ancestor, as training has them, share a small staircase of one). The
 parts of one slot are softmaxes over disjoint keys; with their log-sum-exps they merge exactly (Dao et al. 2022,
 "FlashAttention", section 3.1; Liu et al. 2023, "Ring Attention"). The backward pass runs part by part too: the kernel's
 own backward, given the *merged* output and log-sum-exp, returns each part's share of the gradient.
@@ -18,6 +19,8 @@ from typing import Any, NamedTuple
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
+
+from prompts.errors import CheckpointError
 
 IMPLEMENTATION = "prismrank_tree"
 LARGEST_STAIRS = 1 << 20
@@ -215,9 +218,12 @@ def tree_attention(
     scaling: float | None = None,
     *,
     tree_plan: Plan,
-    **_: object,
+    **options: object,
 ) -> tuple[torch.Tensor, None]:
     """What transformers calls in every layer: q [1, H, N, D], k and v [1, H / groups, N, D] → [1, N, H, D]."""
+    for name in ("sliding_window", "softcap", "s_aux"):
+        if options.get(name) is not None:
+            raise CheckpointError(f"the model's attention has {name}, which attention over trees does not do yet")
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     groups = q.shape[1] // k.shape[1]
     if groups > 1:

@@ -35,6 +35,8 @@ class ModelConfig(BaseModel):
     def _shapes_fit(self) -> ModelConfig:
         if self.hidden_size % self.heads or self.heads % self.kv_heads:
             raise ValueError("heads must divide hidden_size, and kv_heads must divide heads")
+        if self.hidden_size // self.heads % 2:
+            raise ValueError("hidden_size / heads must be even: positions turn pairs of numbers")
         if self.experts_per_token > self.experts:
             raise ValueError("experts_per_token is larger than experts")
         return self

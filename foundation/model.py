@@ -7,6 +7,8 @@ folder brings is never run. Shapes: N slots, D hidden size, L leaves, A the larg
 from __future__ import annotations
 
 import hashlib
+import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
@@ -14,7 +16,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, MixtralConfig, MixtralForCausalLM, PreTrainedModel
@@ -23,12 +24,14 @@ from transformers.utils import logging
 from foundation.attention import register
 from foundation.compressor import Compressor
 from foundation.config import ModelConfig
-from foundation.engine.base import Vector
-from foundation.engine.pack import Packed
+from foundation.engine.base import TokenNode, TokenTree, Vector
+from foundation.engine.pack import Packed, pack
 from foundation.tokenizer import TextEncoder
 from prompts.errors import CheckpointError
 
 COMPRESSOR_FILE = "compressor.safetensors"
+TRY_OUT_BOUND = 1e-3
+"""Far above rounding, far below what a missing part of an architecture makes."""
 Compress = Callable[[Sequence[tuple[int, ...]]], torch.Tensor]
 
 
@@ -86,9 +89,11 @@ class Ranker(nn.Module):
         return embeds_ND.index_copy(0, at, vectors_VD[-1 - slots_N[at]])
 
     def save(self, folder: Path, encoder: TextEncoder, dtype: torch.dtype = torch.float32) -> None:
-        """A Hugging Face folder: config, tokenizer, safetensors."""
-        folder.mkdir(parents=True, exist_ok=True)
-        state = {name: tensor.to(dtype) for name, tensor in self.lm.state_dict().items()}
+        """A Hugging Face folder (config, tokenizer, safetensors) in place of whatever was there."""
+        shutil.rmtree(folder, ignore_errors=True)  # nothing of another model may stay
+        folder.mkdir(parents=True)
+        tied = set(getattr(self.lm, "all_tied_weights_keys", None) or ())
+        state = {name: tensor.to(dtype) for name, tensor in self.lm.state_dict().items() if name not in tied}
         with _without_bars():
             self.lm.save_pretrained(folder, state_dict=state, safe_serialization=True)
         encoder.tokenizer.save_pretrained(folder)
@@ -147,14 +152,54 @@ def load(folder: Path) -> tuple[Ranker, TextEncoder]:
             raise CheckpointError(
                 f"{folder}: no {name}; a model folder holds config.json, tokenizer.json, *.safetensors"
             )
-    if not any(folder.glob("*.safetensors")):
-        raise CheckpointError(f"{folder}: no *.safetensors; other weight formats can run code and are not read")
+    _check_weight_files(folder)
     encoder = TextEncoder.load(folder)
     try:
-        ranker = Ranker(_load_lm(folder), _load_compressor(folder))
-    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
-        raise CheckpointError(f"{folder}: cannot be loaded: {str(error).strip().splitlines()[0][:300]}") from None
-    return ranker.eval(), encoder
+        ranker = Ranker(_load_lm(folder), _load_compressor(folder)).eval()
+        _try_out(ranker, encoder)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}") from None
+    except Exception as error:  # whatever a library makes of a folder that is wrong
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
+        raise CheckpointError(f"{folder}: cannot be loaded: {reason}") from None
+    return ranker, encoder
+
+
+def _check_weight_files(folder: Path) -> None:
+    """Safetensors of this folder, and nothing that an index may point to elsewhere."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, AttributeError, TypeError):
+            raise CheckpointError(f"{index}: damaged") from None
+        odd = [name for name in names if Path(str(name)).name != name or not str(name).endswith(".safetensors")]
+        if odd:
+            raise CheckpointError(f"{index}: names {odd[0]!r}; only *.safetensors of the same folder are read")
+    elif not (folder / "model.safetensors").is_file():
+        raise CheckpointError(f"{folder}: no *.safetensors; other weight formats can run code and are not read")
+
+
+@torch.inference_mode()
+def _try_out(ranker: Ranker, encoder: TextEncoder) -> None:
+    """Two leaves of one tree against each alone in the model's own attention. Raises CheckpointError."""
+    vocabulary = int(ranker.lm.config.vocab_size)
+    if len(encoder.tokenizer) > vocabulary:
+        raise CheckpointError(f"the tokenizer has {len(encoder.tokenizer)} tokens, the model {vocabulary}")
+    ids = [(7 * n + 3) % vocabulary for n in range(12)]
+    if ranker.compressor is not None and not ranker.compress([tuple(ids)]).isfinite().all():
+        raise CheckpointError("the compressor's weights are no numbers")
+    answers = (ids[0], ids[1])
+    leaves = [TokenNode(tuple(ids[6:9]), 0, 4, answers), TokenNode(tuple(ids[9:]), 0, None, answers)]
+    found = ranker(pack([TokenTree((TokenNode(tuple(ids[:6])), *leaves))]))
+    ranker.lm.set_attn_implementation("eager")
+    try:
+        paths = (ids[:4] + ids[6:9], ids[:6] + ids[9:])
+        expected = torch.stack([ranker.lm(torch.tensor([path])).logits[0, -1, list(answers)] for path in paths])
+    finally:
+        ranker.lm.set_attn_implementation(register())
+    if not (found - expected).abs().max() <= TRY_OUT_BOUND * max(1.0, float(expected.abs().max())):
+        raise CheckpointError("its answers over a tree differ from its own: this architecture is not supported yet")
 
 
 def _load_lm(folder: Path) -> PreTrainedModel:
@@ -165,9 +210,9 @@ def _load_lm(folder: Path) -> PreTrainedModel:
             local_files_only=True, output_loading_info=True,
         )  # fmt: skip
     lm, report = loaded
-    missing = sorted(report["missing_keys"])
-    if missing or report.get("mismatched_keys"):
-        raise CheckpointError(f"{folder}: weights missing or of another shape, such as {(missing or ['?'])[0]}")
+    for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+        if wrong := sorted(map(str, report.get(kind) or ())):
+            raise CheckpointError(f"weights do not fit its config.json ({kind.replace('_', ' ')}), such as {wrong[0]}")
     return cast(PreTrainedModel, lm)
 
 

@@ -54,8 +54,8 @@ class TextEncoder:
         self._backend.encode_special_tokens = True
         self._backend.no_padding()
         self._backend.no_truncation()
-        self._control = frozenset(tokenizer.all_special_ids)
-        self.encode = lru_cache(maxsize=65_536)(self._encode)
+        self._control = frozenset(tokenizer.all_special_ids) | _markers(self._backend)
+        self.encode = lru_cache(maxsize=16_384)(self._encode)
         bos = tokenizer.bos_token_id
         self.begin: tuple[int, ...] = () if bos is None else (int(bos),)
 
@@ -89,6 +89,12 @@ class TextEncoder:
             twin = next(w for n, w in enumerate(words) if ids[n] in ids[:n])
             raise ConfigError(f"the answer '{twin}' begins with the same token as another answer: rename one")
         return ids
+
+
+def _markers(backend: Tokenizer) -> frozenset[int]:
+    """Added tokens that look like markup, special or not: some chat models declare theirs as plain ones."""
+    added = backend.get_added_tokens_decoder().items()
+    return frozenset(number for number, token in added if token.special or not token.content.strip().isalnum())
 
 
 def _line(error: Exception) -> str:

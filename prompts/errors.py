@@ -8,6 +8,7 @@
     │   └── UnknownError  a member, item or surface that does not exist
     ├── CheckpointError   a model folder that cannot be loaded
     ├── ConfigError       a configuration file that is wrong
+    ├── TrainingError     a training run that cannot go on
     └── CapacityError     more work than there is room for
 
 Messages are for the person who reads them: what was wrong, where, and what would be right.
@@ -44,6 +45,10 @@ class CheckpointError(PrismrankError):
 
 class ConfigError(PrismrankError):
     """A configuration file that is wrong."""
+
+
+class TrainingError(PrismrankError):
+    """A training run that cannot go on."""
 
 
 class CapacityError(PrismrankError):

@@ -48,9 +48,9 @@ item_kind: movie
 prompt:
   instruction: Films for a family evening. Which one do parents and children watch?
   context: "Only Children's, Animation, Comedy."
-  item: "{{ title }}{{ ' (' ~ year ~ ')' if year }} {{ genres | join(', ') }}"
+  item: "{{ title }} ({{ year }}) {{ genres | join(', ') }}"
 evidence: [popular, co_visitation]
-sources: [{type: popular, k: 150}]
+sources: [{type: popular, k: 400}]
 heads: [{name: watch, type: pointwise, weight: 1.0}]
 """
 

@@ -18,7 +18,6 @@ TOPS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 75, 100, 150, 200, 300, 500, 1000)
 LABELS: Mapping[str, str] = {
     "popular": "popularity",
     "co_visitation": "chosen together",
-    "embedding": "alike in text",
 }
 LOW, NONE = len(TOPS), len(TOPS) + 1
 _WORDS = (*(f"top {top}" for top in TOPS), "low", "none")

@@ -19,10 +19,11 @@ from foundation.engine.base import Engine
 from foundation.training.labels import Choice, LabelledTree, Listwise
 from prompts.errors import ConfigError
 from prompts.tree import Piece, PromptNode, PromptTree
-from prompts.verbalize import Happening, TrunkForm, compressed, event_piece, profile_piece, window
+from prompts.verbalize import Happening, TrunkForm, compressed, event_piece, fitted, profile_piece, window
 from surfaces.compose import leaf_piece, stem_pieces
 from surfaces.evidence import NONE as NOT_FOUND
 from surfaces.evidence import TOPS, evidence_piece, levels
+from surfaces.happenings import attributes_of
 from surfaces.ledger.records import IMPRESSION
 from surfaces.ledger.store import Ledger
 from surfaces.sources.base import Interactions, Source
@@ -59,7 +60,6 @@ class Timeline:
     profile: Piece
     items: npt.NDArray[np.int64]
     actions: tuple[str, ...]
-    seen: frozenset[int]
     fold: int
 
 
@@ -82,7 +82,9 @@ class Examples:
         self.trees_per_step, self.seed = trees_per_step, seed
         self.items = ledger.all_items(spec.item_kind)
         self.index = {item.item_id: place for place, item in enumerate(self.items)}
-        self.timelines = [t for t in _timelines(ledger, form, self.index) if len(t.items) > settings.holdout + 1]
+        self.timelines = [
+            t for t in _timelines(ledger, form, engine, self.index) if len(t.items) > settings.holdout + 1
+        ]
         if not self.timelines:
             raise ConfigError(f"surface '{spec.surface}': no member has more than {settings.holdout + 1} events")
         self._advisers = [self._advisers_without(fold) for fold in range(FOLDS)]
@@ -186,10 +188,11 @@ class Examples:
     ) -> tuple[list[int], tuple[float, ...]]:
         """The item that came at `target`, and others that never came; for how many items each of them stands.
 
-        The others are drawn in two strata, those that some source favours and the rest: hard ones and easy ones.
+        The others are drawn in two strata, those that some source favours and the rest: hard ones and easy ones. What
+        is held out may be among them, as anything that the member did not choose: to leave it out would give it away.
         """
         unseen_I = np.ones(len(self.items), dtype=bool)
-        unseen_I[timeline.items] = False
+        unseen_I[timeline.items[: len(timeline.items) - self.settings.holdout]] = False
         favoured_I = (found_AI <= FAVOURED).any(axis=0)
         shown, stands_for = [int(timeline.items[target])], [1.0]
         for stratum_I, wanted in ((favoured_I, self.settings.likely), (~favoured_I, self.settings.others)):
@@ -218,9 +221,10 @@ class Examples:
         key = int(timeline.items[event]), timeline.actions[event]
         if key not in self._events:
             item = self.items[key[0]]
-            happening = Happening(item.kind, key[1], {**item.attributes, "item_id": item.item_id})
+            happening = Happening(item.kind, key[1], attributes_of(item))
             self._events[key] = event_piece(self.form, happening, compress=False)
-        return self._events[key]._replace(compress=compressed(self.form, event, total))
+        piece = self._events[key]._replace(compress=compressed(self.form, event, total))
+        return fitted(piece, self.form.budget, self.engine.count)
 
     @cached_property
     def _plain_stem(self) -> tuple[Piece, ...]:
@@ -228,17 +232,19 @@ class Examples:
 
     @cached_property
     def _leaves(self) -> list[Piece]:
-        return [leaf_piece(self.spec, {**item.attributes, "item_id": item.item_id}) for item in self.items]
+        return [leaf_piece(self.spec, attributes_of(item)) for item in self.items]
 
 
-def _timelines(ledger: Ledger, form: TrunkForm, index: Mapping[str, int]) -> list[Timeline]:
+def _timelines(ledger: Ledger, form: TrunkForm, engine: Engine, index: Mapping[str, int]) -> list[Timeline]:
     """Of every member, what they chose among the items of `index`, in the order of time."""
-    profiles = {member.member_id: profile_piece(form, member.profile) for member in ledger.all_members()}
+    profiles = {
+        member.member_id: fitted(profile_piece(form, member.profile), form.budget, engine.count)
+        for member in ledger.all_members()
+    }
     found = []
     for number, (member_id, events) in enumerate(groupby(ledger.all_events(), key=lambda event: event.member_id)):
         chosen = [event for event in events if event.action != IMPRESSION and event.item_id in index]
         items = np.array([index[event.item_id] for event in chosen], dtype=np.int64)
         actions = tuple(event.action for event in chosen)
-        fold, seen = number % FOLDS, frozenset(items.tolist())
-        found.append(Timeline(member_id, profiles[member_id], items, actions, seen, fold))
+        found.append(Timeline(member_id, profiles[member_id], items, actions, number % FOLDS))
     return found

@@ -6,6 +6,8 @@ is the NDCG@10 of the event before the last over the whole catalogue; the last e
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +42,7 @@ from surfaces.worlds.movielens import load_movielens
 MOVIELENS = "movielens-100k"
 LOG_FILE = "log.jsonl"
 RELEASE = "model"
+CONFIG_FILE = "config.json"
 
 
 class ValidationSettings(BaseModel):
@@ -132,7 +135,12 @@ def opened_ledger(config: TrainConfig) -> Iterator[Ledger]:
 
 def prepared(config: TrainConfig, spec: SurfaceSpec, form: TrunkForm, ledger: Ledger, *, fresh: bool) -> Trainer:
     """A trainer: resumed from the run's last checkpoint, started from a model folder, or new."""
-    if not fresh and (config.out / checkpoint.LAST).is_dir():
+    if fresh:
+        for name in (checkpoint.LAST, checkpoint.BEST, RELEASE):
+            shutil.rmtree(config.out / name, ignore_errors=True)
+        (config.out / CONFIG_FILE).unlink(missing_ok=True)
+    _check_same(config)
+    if checkpoint.exists(config.out / checkpoint.LAST):
         return Trainer.resume(config.training, config.out)
     if Path(config.model).is_dir():
         ranker, encoder = models.load(Path(config.model))
@@ -142,6 +150,16 @@ def prepared(config: TrainConfig, spec: SurfaceSpec, form: TrunkForm, ledger: Le
         size = len(encoder.tokenizer)
         ranker = models.build(described.model_copy(update={"vocab_size": size}), config.training.seed)
     return Trainer(ranker, encoder, config.training, config.out)
+
+
+def _check_same(config: TrainConfig) -> None:
+    """A run goes on only as it began: other data or another seed would mix what is held out with what is learned."""
+    told = config.model_dump(mode="json")
+    path = config.out / CONFIG_FILE
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != told:
+        raise ConfigError(f"{config.out} holds a run of another configuration: use --fresh, or name another 'out'")
+    config.out.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(told, indent=1), encoding="utf-8")
 
 
 def texts(spec: SurfaceSpec, form: TrunkForm, ledger: Ledger) -> Iterator[str]:

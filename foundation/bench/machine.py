@@ -1,4 +1,4 @@
-"""What a figure was measured on, and how fast that machine multiplies."""
+"""What a figure was measured on, and how ways are timed against each other."""
 
 from __future__ import annotations
 

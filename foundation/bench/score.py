@@ -69,7 +69,7 @@ def run(json_out: Path | None, model: Path | None = None, rounds: int = 7, workl
 
 
 def measure(folder: Path, work: Workload, rounds: int) -> Report:
-    """The report of DESIGN's `bench score`."""
+    """Both ways in turn, their answers compared, and the rate of the bare matrix products."""
     ranker, encoder = load(folder)
     naive = NaiveRanker(load(folder)[0])
     tree = work.tree(len(encoder.tokenizer))

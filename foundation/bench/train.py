@@ -19,7 +19,7 @@ from foundation.bench.machine import interleaved, machine
 from foundation.bench.naive import NaiveRanker, whole_prompts
 from foundation.engine.base import TokenNode, TokenTree
 from foundation.engine.pack import pack
-from foundation.model import Ranker, load, shipped
+from foundation.model import COMPRESSOR_FILE, Ranker, load, shipped
 from foundation.training.labels import Choice, LabelledTree, Listwise, losses
 
 ANSWERS = (3, 4, 5, 6, 7)
@@ -100,7 +100,8 @@ class Learner:
 def run(json_out: Path | None, model: Path | None = None, rounds: int = 5) -> None:
     """Measure, print one table, and write the figures where asked."""
     folder = model or shipped("nano")
-    rows = {shape.name: measure(folder, shape, rounds) for shape in SHAPES}
+    reads_vectors = (folder / COMPRESSOR_FILE).is_file()
+    rows = {shape.name: measure(folder, shape, rounds) for shape in SHAPES if reads_vectors or not shape.vectors}
     Console().print(table(rows, folder.name))
     if json_out is not None:
         lowest = min(row.ratio for row in rows.values())

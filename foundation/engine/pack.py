@@ -42,8 +42,7 @@ class _Layout:
         self.nodes = tree.nodes
         self.children: list[list[int]] = [[] for _ in tree.nodes]
         for index, node in enumerate(tree.nodes):
-            if not node.slots:
-                raise TreeError(f"node {index}: it has no slots")
+            _check(index, node)
             if index:
                 self.children[node.parent].append(index)
         self.seen = [self._sees(node) for node in tree.nodes]
@@ -87,8 +86,19 @@ class _Layout:
                 yield Rectangle(first, self.end[branch[-1]] - first, self.start[index], seen)
 
 
+def _check(index: int, node: TokenNode) -> None:
+    if not node.slots:
+        raise TreeError(f"node {index}: it has no slots")
+    if (node.parent < 0) != (index == 0) or node.parent >= index:
+        raise TreeError(f"node {index}: its parent must be an earlier node; node 0 alone is the root")
+    if min(node.slots) < -len(node.vectors):
+        raise TreeError(f"node {index}: slot {min(node.slots)}, but it has {len(node.vectors)} vectors")
+
+
 def pack(trees: Sequence[TokenTree]) -> Packed:
-    """Lay trees out for one forward. Raises TreeError for a tree that does not hold together."""
+    """Lay trees out for one forward. Raises TreeError for none, or for one that does not hold together."""
+    if not trees or not all(tree.nodes for tree in trees):
+        raise TreeError("a batch needs at least one tree, and a tree at least one node")
     slots: list[int] = []
     positions: list[npt.NDArray[np.int64]] = []
     vectors: list[Vector] = []

@@ -12,12 +12,14 @@ import numpy.typing as npt
 import torch
 
 from foundation import model as models
+from foundation.compressor import MAX_TOKENS
 from foundation.engine.base import LeafScores, TokenNode, TokenTree, Vector
 from foundation.engine.pack import pack
 from foundation.tokenizer import TextEncoder
 from prompts.tree import Piece, PromptTree
 
 VECTOR_CACHE = 65_536
+"""Texts whose vectors are kept: 64 MB at most for vectors of 256."""
 
 
 class TorchEngine:
@@ -47,6 +49,8 @@ class TorchEngine:
 
     def score(self, trees: Sequence[TokenTree]) -> list[LeafScores]:
         """Answer log-probabilities of every leaf, normalised over the leaf's own answers."""
+        if not trees:
+            return []
         packed = pack(trees)
         if not packed.answers:
             return [LeafScores([]) for _ in trees]
@@ -75,11 +79,12 @@ class TorchEngine:
         return self.ranker.hidden(packed)
 
     def _compress(self, texts: Sequence[tuple[int, ...]]) -> torch.Tensor:
+        texts = [text[:MAX_TOKENS] for text in texts]
         unknown = [text for text in texts if text not in self._vectors]
         if unknown:
             # one text a call would be exact too, but slow; rows of a matrix product do not mix
             for text, vector in zip(unknown, self.ranker.compress(unknown), strict=True):
-                self._vectors[text] = vector
+                self._vectors[text] = vector.clone()  # a view would keep its whole batch alive
         found = []
         for text in texts:
             self._vectors.move_to_end(text)

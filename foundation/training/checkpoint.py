@@ -33,19 +33,33 @@ def save(folder: Path, ranker: Ranker, encoder: TextEncoder, optimizer: torch.op
     ranker.save(fresh, encoder)
     save_file(_flat(ranker, optimizer), fresh / OPTIMIZER_FILE)
     (fresh / "run.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
     fresh.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def restore(folder: Path) -> tuple[Ranker, TextEncoder, dict[str, torch.Tensor], State]:
-    """What `save` wrote. Raises CheckpointError."""
+    """What `save` wrote; where a save was killed between two renames, what was there before. Raises CheckpointError."""
+    old = folder.with_name(f".{folder.name}.old")
+    if not folder.exists() and old.is_dir():
+        old.rename(folder)
     ranker, encoder = load(folder)
     try:
         state: State = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         moments = load_file(folder / OPTIMIZER_FILE)
-    except (OSError, ValueError, SafetensorError) as error:
+        if not {"step", "best", "seconds"} <= state.keys():
+            raise ValueError("run.json lacks its keys")
+    except (OSError, ValueError, TypeError, AttributeError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: not a checkpoint to resume from: {error}") from None
     return ranker, encoder, moments, state
+
+
+def exists(folder: Path) -> bool:
+    """Whether there is something to resume from."""
+    return folder.is_dir() or folder.with_name(f".{folder.name}.old").is_dir()
 
 
 def load_moments(ranker: Ranker, optimizer: torch.optim.Optimizer, moments: dict[str, torch.Tensor]) -> None:

@@ -26,6 +26,7 @@ from foundation.tokenizer import TextEncoder
 from foundation.training import checkpoint
 from foundation.training.labels import LabelledTree, Losses, losses
 from foundation.training.settings import LossWeights, TrainSettings
+from prompts.errors import TrainingError
 
 Batch = Sequence[LabelledTree]
 
@@ -103,8 +104,13 @@ class Trainer:
         logits_LA, found, loss = self._loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.ranker.parameters(), self.settings.clip)
+        norm = nn.utils.clip_grad_norm_(self.ranker.parameters(), self.settings.clip)
+        if not norm.isfinite():
+            raise TrainingError(
+                f"step {self.step}: the gradient is no number; the last checkpoint stands, lower the rate"
+            )
         self.optimizer.step()
+        found = Losses(*(each.detach() for each in found))  # else the graph of every reported step lives on
         return StepReport(self.step, found, len(logits_LA), time.perf_counter() - started)
 
     def _loss(self, batch: Batch) -> tuple[torch.Tensor, Losses, torch.Tensor]:
@@ -145,7 +151,8 @@ class RouterTap:
         """The load-balancing loss of what was heard; zero for a dense model."""
         if not self.logits:
             return torch.zeros(())
-        experts, top_k = self.config.num_local_experts, self.config.num_experts_per_tok
+        top_k = self.config.num_experts_per_tok
+        experts = getattr(self.config, "num_local_experts", None) or self.config.num_experts
         return torch.as_tensor(load_balancing_loss_func(cast(Any, tuple(self.logits)), experts, top_k))
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from foundation.engine.base import Engine
 from prompts.errors import ConfigError
 from surfaces.compose import leaf_piece
+from surfaces.happenings import attributes_of
 from surfaces.ledger.store import Ledger
 from surfaces.sources.base import Interactions, Source
 from surfaces.sources.co_visitation import CoVisitation
@@ -57,5 +58,5 @@ def _build(spec: SourceSpec, surface: SurfaceSpec, data: Interactions, ledger: L
     if engine is None:
         raise ConfigError(f"surface '{surface.surface}': the source 'embedding' needs a model; name one")
     items = ledger.items(data.item_ids)
-    texts = [leaf_piece(surface, {**item.attributes, "item_id": name}).text for name, item in items.items()]
+    texts = [leaf_piece(surface, attributes_of(item)).text for item in items.values()]
     return Embedding(engine.embed, texts)

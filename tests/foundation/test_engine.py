@@ -126,11 +126,22 @@ def test_embeddings_have_length_one(tiny_engine: TorchEngine, tiny_encoder: Text
         ((TokenNode(()),), "no slots"),
         ((TokenNode((3,)), TokenNode((4,), 0, 2)), "hangs after slot 2 of a parent with 1"),
         ((TokenNode((3,)), TokenNode((4,), 0, 0)), "hangs after slot 0"),
+        ((TokenNode((3,)), TokenNode((4,), -1)), "node 0 alone is the root"),
+        ((TokenNode((3,)), TokenNode((4,), 9)), "its parent must be an earlier node"),
+        ((TokenNode((3,)), TokenNode((4,), 1)), "its parent must be an earlier node"),
+        ((TokenNode((3, -2), vectors=((5,),)),), "slot -2, but it has 1 vectors"),
+        ((), "at least one node"),
     ],
 )
 def test_a_tree_that_does_not_hold_together_is_refused(nodes: tuple[TokenNode, ...], message: str) -> None:
     with pytest.raises(TreeError, match=message):
         pack([TokenTree(nodes)])
+
+
+def test_no_trees_no_scores(tiny_engine: TorchEngine) -> None:
+    assert tiny_engine.score([]) == []
+    with pytest.raises(TreeError, match="at least one tree"):
+        pack([])
 
 
 def test_positions_restart_at_each_child() -> None:

@@ -9,7 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    CohereConfig,
+    Gemma2Config,
+    LlamaConfig,
+    PreTrainedConfig,
+    Qwen3Config,
+    Qwen3MoeConfig,
+)
 
 from foundation.config import ModelConfig
 from foundation.engine.torch import TorchEngine
@@ -69,7 +78,7 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
 def test_weights_that_are_missing_are_named(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
-    with pytest.raises(CheckpointError, match=r"weights missing.*model\.layers\.2"):
+    with pytest.raises(CheckpointError, match=r"missing keys.*model\.layers\.2"):
         load(folder)
 
 
@@ -78,6 +87,84 @@ def test_pickled_weights_are_not_read(folder: Path) -> None:
         weights.rename(weights.with_suffix(".bin"))
     with pytest.raises(CheckpointError, match="can run code and are not read"):
         load(folder)
+
+
+@pytest.mark.parametrize("name", ["w.bin", "../outside.safetensors", "/tmp/outside.safetensors"])
+def test_an_index_may_not_point_elsewhere(folder: Path, name: str) -> None:
+    index = {"metadata": {}, "weight_map": {"model.norm.weight": name}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match=r"only \*\.safetensors of the same folder are read"):
+        load(folder)
+
+
+def changed(folder: Path, **keys: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | keys))
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"num_hidden_layers": 1}, {"num_attention_heads": 0}, {"hidden_size": 0}, {"num_experts_per_tok": 9},
+        {"sliding_window": 4}, {"pad_token_id": 10**9}, {"quantization_config": {"quant_method": "gptq", "bits": 4}},
+        {"model_type": "gpt2"}, {"vocab_size": 100},
+    ],
+)  # fmt: skip
+def test_a_folder_that_does_not_fit_together_is_one_clear_error(folder: Path, keys: dict[str, object]) -> None:
+    changed(folder, **keys)
+    with pytest.raises(CheckpointError, match=str(folder)) as caught:
+        load(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, tiny_encoder: TextEncoder) -> None:
+    ranker = build(tiny_config(vocab_size=len(tiny_encoder.tokenizer)))
+    ranker.lm.get_input_embeddings().weight.data.fill_(float("nan"))
+    ranker.save(tmp_path / "nan", tiny_encoder)
+    with pytest.raises(CheckpointError):
+        load(tmp_path / "nan")
+
+
+def test_a_compressor_of_another_model_is_refused(folder: Path, tmp_path: Path, tiny_encoder: TextEncoder) -> None:
+    other = build(tiny_config(vocab_size=len(tiny_encoder.tokenizer), hidden_size=32))
+    other.save(tmp_path / "other", tiny_encoder)
+    shutil.copy(tmp_path / "other" / "compressor.safetensors", folder)
+    with pytest.raises(CheckpointError, match=str(folder)):
+        load(folder)
+
+
+def test_nothing_of_another_model_stays_in_a_folder(folder: Path, tiny_encoder: TextEncoder) -> None:
+    build(tiny_config(vocab_size=len(tiny_encoder.tokenizer), compressor=False)).save(folder, tiny_encoder)
+    assert load(folder)[0].compressor is None
+
+
+@pytest.mark.parametrize("architecture", [LlamaConfig, Qwen3Config, Qwen3MoeConfig])
+def test_other_architectures_are_rankers_unchanged(
+    architecture: type[PreTrainedConfig], tmp_path: Path, tiny_encoder: TextEncoder
+) -> None:
+    save_random(architecture, tmp_path / "model", tiny_encoder)
+    assert load(tmp_path / "model")[0].compressor is None
+
+
+@pytest.mark.parametrize("architecture", [Gemma2Config, CohereConfig, BloomConfig])
+def test_an_architecture_that_is_not_supported_is_refused(
+    architecture: type[PreTrainedConfig], tmp_path: Path, tiny_encoder: TextEncoder
+) -> None:
+    save_random(architecture, tmp_path / "model", tiny_encoder)
+    with pytest.raises(CheckpointError, match=str(tmp_path)):
+        load(tmp_path / "model")
+
+
+def save_random(architecture: type[PreTrainedConfig], folder: Path, encoder: TextEncoder) -> None:
+    torch.manual_seed(0)
+    sizes = {
+        "vocab_size": len(encoder.tokenizer), "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "num_experts": 4, "n_layer": 2, "n_head": 4,
+        "num_experts_per_tok": 2, "moe_intermediate_size": 32, "initializer_range": 0.3, "pad_token_id": 2,
+        "bos_token_id": 0, "eos_token_id": 1,
+    }  # fmt: skip
+    AutoModelForCausalLM.from_config(architecture(**sizes)).save_pretrained(folder)
+    encoder.tokenizer.save_pretrained(folder)
 
 
 def test_code_in_a_folder_is_never_run(folder: Path, tmp_path: Path) -> None:

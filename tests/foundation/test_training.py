@@ -17,7 +17,7 @@ from foundation.training import checkpoint
 from foundation.training.labels import Choice, LabelledTree, Listwise, losses
 from foundation.training.settings import TrainSettings
 from foundation.training.trainer import RouterTap, StepReport, Trainer, Watcher
-from prompts.errors import CheckpointError
+from prompts.errors import CheckpointError, TrainingError
 from tests.conftest import tiny_config
 
 
@@ -93,6 +93,25 @@ def test_a_damaged_checkpoint_is_one_clear_error(tiny_encoder: TextEncoder, tmp_
         Trainer.resume(settings(5), tmp_path)
     with pytest.raises(CheckpointError, match=r"no config\.json"):
         Trainer.resume(settings(5), tmp_path / "nowhere")
+
+
+def test_a_save_that_was_killed_between_its_renames_loses_nothing(tiny_encoder: TextEncoder, tmp_path: Path) -> None:
+    trainer(tiny_encoder, tmp_path, settings(5)).fit(Copying(), watcher([], []))
+    (tmp_path / checkpoint.LAST).rename(tmp_path / f".{checkpoint.LAST}.old")
+    assert checkpoint.exists(tmp_path / checkpoint.LAST)
+    assert Trainer.resume(settings(5), tmp_path).step == 5
+
+
+def test_numbers_that_run_away_stop_the_run(tiny_encoder: TextEncoder, tmp_path: Path) -> None:
+    run = trainer(tiny_encoder, tmp_path, settings(20))
+
+    def spoil(report: StepReport) -> None:
+        if report.step == 7:
+            next(run.ranker.parameters()).data.fill_(float("nan"))
+
+    with pytest.raises(TrainingError, match="step 8: the gradient is no number"):
+        run.fit(Copying(), Watcher(spoil, lambda *_: None, lambda _: 0.0))
+    assert Trainer.resume(settings(20), tmp_path).step == 5
 
 
 def test_rates_rise_then_fall_to_nothing() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,17 @@ import pytest
 
 from foundation.engine.base import TokenTree
 from foundation.engine.torch import TorchEngine
-from foundation.training.labels import LabelledTree
 from prompts.errors import ConfigError
 from prompts.verbalize import TrunkForm, verbalize
 from surfaces.compose import compose
 from surfaces.evaluation.foundation import FoundationMethod
 from surfaces.evaluation.splits import leave_one_out
-from surfaces.examples import Examples, ExampleSettings
+from surfaces.examples import FOLDS, Examples, ExampleSettings
 from surfaces.happenings import attributes_of, happenings
 from surfaces.ledger.store import Ledger
 from surfaces.registry import Registry
+from surfaces.sources.base import Interactions, Source
+from surfaces.sources.fit import advisers
 from surfaces.spec import SurfaceSpec
 from tests.surfaces.world import EVENTS, MEMBERS, fill
 
@@ -78,10 +80,10 @@ def test_every_position_has_its_chosen_leaf_first(
             assert one.chosen == 0
             assert choice.leaf == one.leaves[0]
             assert one.stands_for[0] == 1.0
-            assert sum(one.stands_for) == pytest.approx(40 - EVENTS + 1)  # all that were never chosen, and the one
+            assert sum(one.stands_for) == pytest.approx(40 - (EVENTS - 2) + 1)
 
 
-def test_what_is_held_out_is_never_a_leaf_nor_in_the_trunk(
+def test_what_is_held_out_is_never_chosen_nor_in_the_trunk(
     spec: SurfaceSpec, form: TrunkForm, ledger: Ledger, tiny_engine: TorchEngine
 ) -> None:
     data = examples(spec, form, ledger, tiny_engine, positions=20)
@@ -91,9 +93,22 @@ def test_what_is_held_out_is_never_a_leaf_nor_in_the_trunk(
         hidden_events = {encode(data._event(timeline, event, EVENTS).text) for event in (EVENTS - 2, EVENTS - 1)}
         for seed in range(5):
             labelled = data.tree(timeline, np.random.default_rng(seed))
-            leaves = {node.vectors[0] for node in labelled.tree.nodes if node.answers}
-            assert not leaves & hidden_items
+            answering = [node for node in labelled.tree.nodes if node.answers]
+            chosen = {answering[one.leaves[one.chosen]].vectors[0] for one in labelled.lists}
+            assert not chosen & hidden_items
             assert not set(labelled.tree.nodes[0].vectors) & hidden_events
+
+
+def test_what_is_held_out_is_shown_like_anything_else_that_was_not_chosen(
+    spec: SurfaceSpec, form: TrunkForm, ledger: Ledger, tiny_engine: TorchEngine
+) -> None:
+    """Left out of the negatives, it would be given away: the only films never chosen and never shown."""
+    data = examples(spec, form, ledger, tiny_engine, likely=40, others=40)
+    encode = tiny_engine.encoder.encode
+    for timeline in data.timelines[:5]:
+        labelled = data.tree(timeline, np.random.default_rng(0))
+        shown = {node.vectors[0] for node in labelled.tree.nodes if node.answers}
+        assert {encode(data._leaves[item].text) for item in timeline.items[-2:].tolist()} <= shown
 
 
 def test_leaves_hang_behind_what_came_before_them(
@@ -127,22 +142,36 @@ def test_training_and_serving_say_the_same(
         assert served.nodes[1].slots == stem.slots
 
 
-def evidence_words(labelled: LabelledTree) -> list[object]:
-    return [node.vectors[1] for node in labelled.tree.nodes if node.answers]
+def test_evidence_comes_from_other_members_and_never_from_what_is_held_out(
+    spec: SurfaceSpec, form: TrunkForm, ledger: Ledger, tiny_engine: TorchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned: list[Interactions] = []
+
+    def listening(names: Sequence[str], data: Interactions) -> tuple[Source, ...]:
+        learned.append(data)
+        return advisers(names, data)
+
+    monkeypatch.setattr("surfaces.examples.advisers", listening)
+    data = examples(spec, form, ledger, tiny_engine)
+    assert len(learned) == FOLDS
+    for timeline in data.timelines:
+        assert timeline.member_id not in learned[timeline.fold].member_ids
+        for fold in set(range(FOLDS)) - {timeline.fold}:
+            place = learned[fold].member_ids.index(timeline.member_id)
+            assert learned[fold].sequences[place].tolist() == timeline.items[:-2].tolist()
 
 
-def test_evidence_comes_from_other_members(
+def test_evidence_at_a_position_knows_only_what_came_before(
     spec: SurfaceSpec, form: TrunkForm, ledger: Ledger, tiny_engine: TorchEngine
 ) -> None:
-    """A pair of films that only this member saw must not be called chosen together."""
     data = examples(spec, form, ledger, tiny_engine)
     timeline = data.timelines[0]
-    others = [t for t in data.timelines if t.fold != timeline.fold]
-    learned = {int(item) for t in others for item in t.items[: EVENTS - 2]}
-    assert all(t.member_id != timeline.member_id for t in others)
-    assert learned
-    labelled = data.tree(timeline, np.random.default_rng(0))
-    assert all(isinstance(words, tuple) for words in evidence_words(labelled))
+    later = timeline.items.copy()
+    later[5:] = timeline.items[5:][::-1]
+    assert later[5] != timeline.items[5]
+    other = replace(timeline, items=later)
+    assert data._levels(timeline, 5).tolist() == data._levels(other, 5).tolist()
+    assert data._levels(timeline, 5).tolist() != data._levels(timeline, 3).tolist()
 
 
 def test_a_focus_names_what_the_chosen_item_has(

@@ -61,6 +61,14 @@ def test_a_finished_run_is_not_run_again(config: Path) -> None:
     assert len(log.read_text()) > len(before)
 
 
+def test_a_run_goes_on_only_as_it_began(config: Path) -> None:
+    training.run(config)
+    changed = edited(config, examples={"positions": 4, "likely": 4, "others": 4, "holdout": 0})
+    with pytest.raises(ConfigError, match="a run of another configuration"):
+        training.run(changed)
+    training.run(changed, fresh=True)
+
+
 def test_training_goes_on_from_a_model_folder(config: Path) -> None:
     folder = training.run(config)
     training.run(edited(config, model=str(folder), out=str(config.parent / "second")))
