@@ -60,11 +60,8 @@ def model_folder(model: str) -> Path:
 
 def open_engine(model: str) -> Engine:
     """The embedded engine over a model. Raises CheckpointError."""
-    from transformers.utils import logging
-
     from foundation.engine.torch import TorchEngine
 
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # half a second of work needs none
     return TorchEngine.load(model_folder(model))
 
 
