@@ -1,7 +1,7 @@
 """From a ledger and a surface to labelled trees.
 
 One tree is one member: their timeline is the trunk, and at several of its positions hang the item that came next and
-items that had not come yet, as leaves behind the surface's stem. Each leaf sees only what was known at its position.
+items that never came, as leaves behind the surface's stem. Each leaf sees only what was known at its position.
 """
 
 from __future__ import annotations
@@ -186,13 +186,13 @@ class Examples:
     def _shown(
         self, timeline: Timeline, target: int, found_AI: npt.NDArray[np.int64], rng: np.random.Generator
     ) -> tuple[list[int], tuple[float, ...]]:
-        """The item that came at `target`, and others that had not come by then; for how many items each of them stands.
+        """The item that came at `target`, and others that never came; for how many items each of them stands.
 
         The others are drawn in two strata, those that some source favours and the rest: hard ones and easy ones. What
-        the member chose later may be among them: to leave it out would tell the future, and what is held out.
+        is held out may be among them, as anything that the member did not choose: to leave it out would give it away.
         """
         unseen_I = np.ones(len(self.items), dtype=bool)
-        unseen_I[timeline.items[: target + 1]] = False
+        unseen_I[timeline.items[: len(timeline.items) - self.settings.holdout]] = False
         favoured_I = (found_AI <= FAVOURED).any(axis=0)
         shown, stands_for = [int(timeline.items[target])], [1.0]
         for stratum_I, wanted in ((favoured_I, self.settings.likely), (~favoured_I, self.settings.others)):
