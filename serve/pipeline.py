@@ -12,7 +12,6 @@ import numpy as np
 from foundation.engine.base import Engine, LeafScores, TokenTree
 from prompts.errors import CapacityError
 from prompts.tree import PromptTree
-from prompts.verbalize import verbalize
 from serve.fallback import DegradedError, in_retrieval_order
 from serve.schemas import Explanation, RankedItem, RankReply, RankRequest
 from serve.served import ServedSurface
@@ -20,8 +19,7 @@ from serve.services import Services
 from serve.shortlist import Shortlist, draw_up
 from serve.timing import Stopwatch
 from serve.workers import Workers
-from surfaces.compose import compose
-from surfaces.happenings import attributes_of, happenings
+from surfaces.compose import Composer
 from surfaces.heads import read_heads
 
 logger = logging.getLogger(__name__)
@@ -72,13 +70,9 @@ async def rank(request: RankRequest, name: str, services: Services, arrived: flo
 
 def write(request: RankRequest, surface: ServedSurface, shortlist: Shortlist, engine: Engine) -> Prompt:
     """The request as a tree of text: the member, the surface, and a leaf for each candidate of the shortlist."""
-    events = happenings(shortlist.timeline, shortlist.items)
-    trunk = verbalize(surface.form, shortlist.member.profile, events, engine.count)
+    composer = Composer(surface.spec, surface.form, surface.retrieval, engine.count)
     names = [candidate.item_id for candidate in shortlist.candidates]
-    items = [attributes_of(shortlist.items[name]) for name in names]
-    compress = surface.spec.prompt.detail == "vector"
-    evidence = surface.retrieval.evidence(shortlist.timeline, names, compress=compress)
-    tree = compose(surface.spec, trunk, items, request.context, evidence)
+    tree = composer.tree(shortlist.member.profile, shortlist.timeline, shortlist.items, names, request.context)
     return Prompt(tree, engine.read(tree))
 
 

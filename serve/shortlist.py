@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from prompts.errors import UnknownError
 from serve.schemas import RankRequest, TimelineEvent
 from serve.served import ServedSurface
@@ -14,7 +12,6 @@ from surfaces.happenings import readable
 from surfaces.ledger.records import IMPRESSION, Event, Item, Member, quoted
 from surfaces.ledger.store import Ledger
 from surfaces.policies.seen import Seen
-from surfaces.sources.base import NOTHING, history_of
 from surfaces.sources.merge import Candidate, fallback_order
 
 REQUEST = "request"
@@ -76,17 +73,7 @@ def _retrieved(surface: ServedSurface, timeline: Sequence[Event]) -> list[Candid
 def _given(request: RankRequest, surface: ServedSurface, timeline: Sequence[Event]) -> list[Candidate]:
     """The caller's candidates, with the rank among themselves that each source gives to those that it knows."""
     names = [each if isinstance(each, str) else each.item_id for each in request.candidates or ()]
-    index = surface.retrieval.index
-    known = np.array([place for place, name in enumerate(names) if name in index], dtype=np.int64)
-    items = np.array([index[names[place]] for place in known], dtype=np.int64)
-    history_H = history_of(index, timeline)
-    ranks: list[dict[str, int]] = [{} for _ in names]
-    for source, _ in surface.retrieval.sources:
-        scores = source.scores(history_H)[items]
-        for rank, at in enumerate(np.argsort(-scores, kind="stable"), 1):
-            if scores[at] > NOTHING:
-                ranks[known[at]][source.name] = rank
-    return [Candidate(name, rank) for name, rank in zip(names, ranks, strict=True)]
+    return surface.retrieval.place(timeline, names)
 
 
 def _items(

@@ -3,13 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from prompts.tree import Piece, PromptNode, PromptTree
-from prompts.verbalize import PIECE_CAP, Trunk
+from prompts.verbalize import PIECE_CAP, Count, Trunk, TrunkForm, verbalize
+from surfaces.happenings import attributes_of, happenings
+from surfaces.ledger.records import Event, Item
+from surfaces.sources.merge import Retrieval
 from surfaces.spec import SurfaceSpec
 
 TRUNK, STEM = 0, 1
 """Indices of the first two nodes; leaf i is node 2 + i."""
+
+
+@dataclass(frozen=True, slots=True)
+class Composer:
+    """From a member and candidates to the tree that the model reads: the same for a request and for an evaluation."""
+
+    spec: SurfaceSpec
+    form: TrunkForm
+    retrieval: Retrieval
+    count: Count
+
+    def tree(
+        self,
+        profile: Mapping[str, object],
+        timeline: Sequence[Event],
+        items: Mapping[str, Item],
+        candidates: Sequence[str],
+        context: Mapping[str, object] | None = None,
+    ) -> PromptTree:
+        """`items` holds every candidate and every event's item that the trunk may tell, by id."""
+        trunk = verbalize(self.form, profile, happenings(timeline, items), self.count)
+        evidence = self.retrieval.evidence(timeline, candidates, compress=self.spec.prompt.compress)
+        attributes = [attributes_of(items[name]) for name in candidates]
+        return compose(self.spec, trunk, attributes, context, evidence)
 
 
 def compose(
@@ -39,4 +67,4 @@ def stem_pieces(spec: SurfaceSpec, context: Mapping[str, object] | None = None) 
 def leaf_piece(spec: SurfaceSpec, attributes: Mapping[str, object]) -> Piece:
     """A candidate as text; an item without any is its kind."""
     text = spec.prompt.item.render(attributes)[:PIECE_CAP].rstrip()
-    return Piece(text or spec.item_kind, compress=spec.prompt.detail == "vector")
+    return Piece(text or spec.item_kind, compress=spec.prompt.compress)

@@ -170,8 +170,7 @@ class Examples:
 
     def _said(self, row: tuple[int, ...]) -> Piece:
         if row not in self._phrases:
-            compress = self.spec.prompt.detail == "vector"
-            self._phrases[row] = evidence_piece(self.spec.evidence, row, compress=compress)
+            self._phrases[row] = evidence_piece(self.spec.evidence, row, compress=self.spec.prompt.compress)
         return self._phrases[row]
 
     def _advisers_without(self, fold: int) -> tuple[Source, ...]:

@@ -77,6 +77,11 @@ class PromptSpec(Strict):
     item: TemplateText
     detail: Literal["text", "vector"] = Field("vector", description="A candidate as its tokens or as one vector.")
 
+    @property
+    def compress(self) -> bool:
+        """Whether what a leaf says goes in as vectors, where the model can."""
+        return self.detail == "vector"
+
 
 class PopularSource(Strict):
     """The items with most events; with a half-life, recent events count for more."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from foundation.engine.base import Engine
-from prompts.verbalize import TrunkForm, verbalize
-from surfaces.compose import compose
-from surfaces.happenings import attributes_of, happenings
+from prompts.verbalize import TrunkForm
+from surfaces.compose import Composer
 from surfaces.heads import read_heads
 from surfaces.ledger.records import Event
 from surfaces.ledger.store import Ledger
@@ -22,17 +21,13 @@ class FoundationMethod:
     name = "foundation"
 
     def __init__(self, spec: SurfaceSpec, form: TrunkForm, ledger: Ledger, engine: Engine, train: Interactions) -> None:
-        self._spec, self._form, self._engine = spec, form, engine
-        self._retrieval = evidence_only(spec, train)
+        self._spec, self._engine = spec, engine
+        self._composer = Composer(spec, form, evidence_only(spec, train), engine.count)
         self._items = {item.item_id: item for item in ledger.all_items()}
         self._profiles = {member.member_id: member.profile for member in ledger.all_members()}
 
     def scores(self, history: Sequence[Event], items: Sequence[str]) -> Scores:
         """[items]: the utility that the surface's heads give."""
-        profile = self._profiles[history[0].member_id]
-        trunk = verbalize(self._form, profile, happenings(history, self._items), self._engine.count)
-        attributes = [attributes_of(self._items[item_id]) for item_id in items]
-        evidence = self._retrieval.evidence(history, items, compress=self._spec.prompt.detail == "vector")
-        tree = self._engine.read(compose(self._spec, trunk, attributes, evidence=evidence))
-        scored = self._engine.score([tree])[0]
+        tree = self._composer.tree(self._profiles[history[0].member_id], history, self._items, items)
+        scored = self._engine.score([self._engine.read(tree)])[0]
         return read_heads(self._spec, scored.table()).utility
