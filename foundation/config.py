@@ -29,6 +29,7 @@ class ModelConfig(BaseModel):
     max_positions: int = Field(ge=128)
     rope_theta: float = Field(gt=0)
     initializer_range: float = Field(gt=0)
+    tie_word_embeddings: bool = True
     compressor: bool = False
 
     @model_validator(mode="after")

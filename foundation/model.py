@@ -15,23 +15,24 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, MixtralConfig, MixtralForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
-from foundation.attention import register
+from foundation.attention.merge import Plan
+from foundation.attention.registry import Hear, register
 from foundation.compressor import Compressor
 from foundation.config import ModelConfig
-from foundation.engine.base import TokenNode, TokenTree, Vector
-from foundation.engine.pack import Packed, pack
+from foundation.engine.base import Vector
+from foundation.engine.pack import Packed
 from foundation.tokenizer import TextEncoder
 from prompts.errors import CheckpointError
 
 COMPRESSOR_FILE = "compressor.safetensors"
-TRY_OUT_BOUND = 1e-3
-"""Far above rounding, far below what a missing part of an architecture makes."""
 Compress = Callable[[Sequence[tuple[int, ...]]], torch.Tensor]
 
 
@@ -45,6 +46,11 @@ class Ranker(nn.Module):
         self.compressor = compressor
 
     @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.lm.device
+
+    @property
     def hidden_size(self) -> int:
         return int(self.lm.config.hidden_size)
 
@@ -54,37 +60,52 @@ class Ranker(nn.Module):
             raise CheckpointError("this checkpoint has no compressor: give its nodes as text")
         return cast(torch.Tensor, self.compressor(self.lm.get_input_embeddings(), texts))
 
-    def hidden(self, packed: Packed, compress: Compress | None = None) -> torch.Tensor:
-        """Last hidden states of the answering slots [L, D]."""
-        embeds_ND = self.embed_slots(packed, compress)
+    @property
+    def layers(self) -> int:
+        """How many layers the decoder has."""
+        return int(self.lm.config.num_hidden_layers)
+
+    def hidden(
+        self, x_ND: torch.Tensor, positions: torch.Tensor, plan: Plan, rows: torch.Tensor, hear: Hear | None = None
+    ) -> torch.Tensor:
+        """Last hidden states [R, D] of `rows`, by transformers' own forward; differentiable without `hear`."""
         states = self.lm.base_model(
-            inputs_embeds=embeds_ND[None],
-            position_ids=torch.from_numpy(packed.positions)[None],
-            tree_plan=packed.plan,
-            use_cache=False,
+            inputs_embeds=x_ND[None], position_ids=positions[None], tree_plan=plan, tree_hear=hear, use_cache=False
         )
-        return cast(torch.Tensor, states.last_hidden_state[0, torch.from_numpy(packed.rows)])
+        return cast(torch.Tensor, states.last_hidden_state[0, rows])
 
     def forward(self, packed: Packed, compress: Compress | None = None) -> torch.Tensor:
         """Answer logits [L, A]; columns past a leaf's own answers are -inf."""
-        hidden_LD = self.hidden(packed, compress)
-        used = sorted({answer for answers in packed.answers for answer in answers})
+        x_ND = self.embed_slots(packed.slots, packed.vectors, compress)
+        positions, rows = torch.from_numpy(packed.positions), torch.from_numpy(packed.rows)
+        return self.answer_logits(self.hidden(x_ND, positions, packed.plan, rows), packed.answers)
+
+    def answer_logits(self, hidden_LD: torch.Tensor, answers: Sequence[tuple[int, ...]]) -> torch.Tensor:
+        """Logits [L, A] of each row's answers; columns past its own are -inf. Only these rows of the head are read."""
+        used = sorted({answer for each in answers for answer in each})
         column = {answer: n for n, answer in enumerate(used)}
-        head = cast(nn.Linear, self.lm.get_output_embeddings())  # type: ignore[no-untyped-call]
-        logits_LU = hidden_LD @ head.weight[used].T
-        width = max(len(answers) for answers in packed.answers)
-        pick = torch.tensor(
-            [[column[a] for a in answers] + [-1] * (width - len(answers)) for answers in packed.answers]
-        )
+        logits_LU = self.logits(hidden_LD, torch.tensor(used, dtype=torch.long, device=hidden_LD.device))
+        width = max((len(each) for each in answers), default=0)
+        pick = torch.tensor([[column[a] for a in each] + [-1] * (width - len(each)) for each in answers])
+        pick = pick.view(len(answers), width).to(hidden_LD.device)
         return logits_LU.gather(1, pick.clamp(min=0)).masked_fill(pick < 0, float("-inf"))
 
-    def embed_slots(self, packed: Packed, compress: Compress | None = None) -> torch.Tensor:
-        """Input vectors [N, D] of a packed batch."""
-        slots_N = torch.from_numpy(packed.slots)
+    def logits(self, hidden_RD: torch.Tensor, tokens: torch.Tensor | None = None) -> torch.Tensor:
+        """[R, tokens] of the LM head; None: of the whole vocabulary."""
+        head = cast(nn.Linear, self.lm.get_output_embeddings())  # type: ignore[no-untyped-call]
+        logits = hidden_RD @ (head.weight if tokens is None else head.weight[tokens]).T
+        cap = getattr(self.lm.config, "final_logit_softcapping", None)
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def embed_slots(
+        self, slots: npt.NDArray[np.int64], vectors: Sequence[Vector], compress: Compress | None = None
+    ) -> torch.Tensor:
+        """Input vectors [N, D] of slots: token ids, or -1-i for `vectors[i]`."""
+        slots_N = torch.from_numpy(slots).to(self.device)
         embeds_ND = cast(torch.Tensor, self.lm.get_input_embeddings()(slots_N.clamp(min=0)))
-        if not packed.vectors:
+        if not vectors:
             return embeds_ND
-        vectors_VD = gather_vectors(packed.vectors, compress or self.compress).to(embeds_ND.dtype)
+        vectors_VD = gather_vectors(vectors, compress or self.compress).to(embeds_ND)
         at = (slots_N < 0).nonzero().squeeze(1)
         return embeds_ND.index_copy(0, at, vectors_VD[-1 - slots_N[at]])
 
@@ -116,33 +137,36 @@ def gather_vectors(vectors: Sequence[Vector], compress: Compress) -> torch.Tenso
         else:
             numbers.append(next_given)
             next_given += 1
-    return torch.cat(tables).index_select(0, torch.tensor(numbers))
+    return torch.cat(tables).index_select(0, torch.tensor(numbers, device=tables[0].device))
 
 
 def build(config: ModelConfig, seed: int = 0) -> Ranker:
     """A new model with random weights."""
     torch.manual_seed(seed)
-    lm = MixtralForCausalLM(
-        MixtralConfig(
-            vocab_size=config.vocab_size,
-            hidden_size=config.hidden_size,
-            intermediate_size=config.expert_size,
-            num_hidden_layers=config.layers,
-            num_attention_heads=config.heads,
-            num_key_value_heads=config.kv_heads,
-            num_local_experts=config.experts,
-            num_experts_per_tok=config.experts_per_token,
-            max_position_embeddings=config.max_positions,
-            rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
-            initializer_range=config.initializer_range,
-            tie_word_embeddings=True,
-            sliding_window=None,
-            bos_token_id=0,
-            eos_token_id=1,
-            pad_token_id=2,
-        )
-    )
+    lm = MixtralForCausalLM(lm_config(config))
     return Ranker(lm, Compressor(config.hidden_size) if config.compressor else None)
+
+
+def lm_config(config: ModelConfig) -> MixtralConfig:
+    """The decoder that a description asks for, in transformers' terms."""
+    return MixtralConfig(
+        vocab_size=config.vocab_size,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.expert_size,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        num_key_value_heads=config.kv_heads,
+        num_local_experts=config.experts,
+        num_experts_per_tok=config.experts_per_token,
+        max_position_embeddings=config.max_positions,
+        rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
+        initializer_range=config.initializer_range,
+        tie_word_embeddings=config.tie_word_embeddings,
+        sliding_window=None,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=2,
+    )
 
 
 def load(folder: Path) -> tuple[Ranker, TextEncoder]:
@@ -154,9 +178,11 @@ def load(folder: Path) -> tuple[Ranker, TextEncoder]:
             )
     _check_weight_files(folder)
     encoder = TextEncoder.load(folder)
+    from foundation.tryout import check
+
     try:
         ranker = Ranker(_load_lm(folder), _load_compressor(folder)).eval()
-        _try_out(ranker, encoder)
+        check(ranker, encoder)
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from None
     except Exception as error:  # whatever a library makes of a folder that is wrong
@@ -178,28 +204,6 @@ def _check_weight_files(folder: Path) -> None:
             raise CheckpointError(f"{index}: names {odd[0]!r}; only *.safetensors of the same folder are read")
     elif not (folder / "model.safetensors").is_file():
         raise CheckpointError(f"{folder}: no *.safetensors; other weight formats can run code and are not read")
-
-
-@torch.inference_mode()
-def _try_out(ranker: Ranker, encoder: TextEncoder) -> None:
-    """Two leaves of one tree against each alone in the model's own attention. Raises CheckpointError."""
-    vocabulary = int(ranker.lm.config.vocab_size)
-    if len(encoder.tokenizer) > vocabulary:
-        raise CheckpointError(f"the tokenizer has {len(encoder.tokenizer)} tokens, the model {vocabulary}")
-    ids = [(7 * n + 3) % vocabulary for n in range(12)]
-    if ranker.compressor is not None and not ranker.compress([tuple(ids)]).isfinite().all():
-        raise CheckpointError("the compressor's weights are no numbers")
-    answers = (ids[0], ids[1])
-    leaves = [TokenNode(tuple(ids[6:9]), 0, 4, answers), TokenNode(tuple(ids[9:]), 0, None, answers)]
-    found = ranker(pack([TokenTree((TokenNode(tuple(ids[:6])), *leaves))]))
-    ranker.lm.set_attn_implementation("eager")
-    try:
-        paths = (ids[:4] + ids[6:9], ids[:6] + ids[9:])
-        expected = torch.stack([ranker.lm(torch.tensor([path])).logits[0, -1, list(answers)] for path in paths])
-    finally:
-        ranker.lm.set_attn_implementation(register())
-    if not (found - expected).abs().max() <= TRY_OUT_BOUND * max(1.0, float(expected.abs().max())):
-        raise CheckpointError("its answers over a tree differ from its own: this architecture is not supported yet")
 
 
 def _load_lm(folder: Path) -> PreTrainedModel:

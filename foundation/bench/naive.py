@@ -72,7 +72,7 @@ class NaiveRanker:
         lm, packed = self.ranker.lm, pack(prompts)
         sizes = [prompt.size for prompt in prompts]
         embeds_BTD = nn.utils.rnn.pad_sequence(
-            list(torch.split(self.ranker.embed_slots(packed), sizes)), batch_first=True
+            list(torch.split(self.ranker.embed_slots(packed.slots, packed.vectors), sizes)), batch_first=True
         )  # causal attention never looks at the padding on the right
         states_BTD = lm.base_model(inputs_embeds=embeds_BTD, use_cache=False).last_hidden_state
         last_BD = states_BTD[torch.arange(len(sizes)), torch.tensor(sizes) - 1]

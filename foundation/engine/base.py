@@ -33,9 +33,14 @@ class TokenNode:
 
 @dataclass(frozen=True, slots=True)
 class TokenTree:
-    """Nodes with parents first, and the number of slots in all."""
+    """Nodes with parents first, and the number of slots in all.
+
+    `salt` bounds what is shared: keys and values computed for a tree serve only trees of the same salt. Who calls the
+    engine sets it (a server by tenant), never who wrote the text.
+    """
 
     nodes: tuple[TokenNode, ...]
+    salt: str = ""
     size: int = field(init=False)
 
     def __post_init__(self) -> None:

@@ -1,132 +1,177 @@
-"""Trees of any shape, laid end to end: one row a slot, no padding.
+"""Work of any shape, laid end to end: one row a slot, no padding.
 
-A tree is laid out depth first, children in the order in which they hang, so the descendants that see the same run of an
-ancestor follow each other and attend to it in one rectangle.
+Nodes are laid out depth first, children in the order in which they hang, so the descendants that see the same run of an
+ancestor follow each other and attend to it in one rectangle. Part of a node may have been computed before: its keys and
+values are remembered, and the rest of it is laid out behind them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from foundation.attention import Plan, Rectangle
-from foundation.engine.base import TokenNode, TokenTree, Vector
-from prompts.errors import TreeError
+from foundation.attention.geometry import Geometry, Rectangle
+from foundation.attention.merge import Plan
+from foundation.engine.base import TokenTree, Vector
+from foundation.engine.forest import Forest, Node
+
+Integers = npt.NDArray[np.int64]
+
+
+class Work(NamedTuple):
+    """Slots `start … stop` of a node, to be computed."""
+
+    node: int
+    start: int
+    stop: int
+
+    @property
+    def size(self) -> int:
+        return self.stop - self.start
+
+
+class Run(NamedTuple):
+    """Rows of the remembered keys and values."""
+
+    start: int
+    size: int
+
+
+@dataclass(slots=True)
+class Memory:
+    """Where the computed slots of each node are: by node, runs that hold its slots in order. Positions by row."""
+
+    runs: dict[int, list[Run]] = field(default_factory=dict)
+    positions: Integers = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+    def known(self, node: int) -> int:
+        """How many of a node's first slots are remembered."""
+        return sum(run.size for run in self.runs.get(node, ()))
+
+    def upto(self, node: int, slots: int) -> Iterator[Run]:
+        """The rows of a node's first `slots` slots, as far as they are remembered."""
+        for run in self.runs.get(node, ()):
+            if slots <= 0:
+                return
+            yield Run(run.start, min(run.size, slots))
+            slots -= run.size
+
+    def add(self, work: Work, start: int, depth: int) -> None:
+        """Note that the slots of `work` are in the rows from `start` on."""
+        runs = self.runs.setdefault(work.node, [])
+        if runs and runs[-1].start + runs[-1].size == start:
+            runs[-1] = Run(runs[-1].start, runs[-1].size + work.size)
+        else:
+            runs.append(Run(start, work.size))
+        self.positions = np.concatenate([self.positions, np.arange(depth + work.start, depth + work.stop)])
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Rows of one forward. `slots` [N] are token ids, or -1-i for `vectors[i]`; `positions` [N] restart at each child.
+
+    `first` is the row of each work's first slot.
+    """
+
+    slots: Integers
+    positions: Integers
+    vectors: list[Vector]
+    first: list[int]
+    geometry: Geometry
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A batch of trees. N slots, L leaves in the order of their trees and nodes.
+    """A batch of whole trees. N slots, L leaves in the order of their trees and nodes.
 
-    `slots` [N] are token ids, or -1-i for `vectors[i]`; `positions` [N] restart at each child; `rows` [L] are the
-    slots that answer; `answers` holds each leaf's answer ids; `leaves` counts the leaves of each tree.
+    `rows` [L] are the slots that answer; `answers` holds each leaf's answer ids; `leaves` counts those of each tree.
     """
 
-    slots: npt.NDArray[np.int64]
-    positions: npt.NDArray[np.int64]
+    slots: Integers
+    positions: Integers
     vectors: list[Vector]
-    rows: npt.NDArray[np.int64]
+    rows: Integers
     answers: list[tuple[int, ...]]
     leaves: list[int]
     plan: Plan
 
 
-class _Layout:
-    """Where each node of one tree comes to lie, from `base` on."""
-
-    def __init__(self, tree: TokenTree, base: int) -> None:
-        self.nodes = tree.nodes
-        self.children: list[list[int]] = [[] for _ in tree.nodes]
-        for index, node in enumerate(tree.nodes):
-            _check(index, node)
-            if index:
-                self.children[node.parent].append(index)
-        self.seen = [self._sees(node) for node in tree.nodes]
-        self.start, self.end = [0] * len(tree.nodes), [0] * len(tree.nodes)
-        self.depth = [0] * len(tree.nodes)
-        self.order: list[int] = []
-        self._place(base)
-
-    def _sees(self, node: TokenNode) -> int:
-        if node.parent < 0:
-            return 0
-        size = len(self.nodes[node.parent].slots)
-        after = size if node.after is None else node.after
-        if not 1 <= after <= size:
-            raise TreeError(f"a node hangs after slot {after} of a parent with {size} slots")
-        return after
-
-    def _place(self, base: int) -> None:
-        stack, at = [0], base
-        while stack:
-            index = stack.pop()
-            node = self.nodes[index]
-            if index:
-                self.depth[index] = self.depth[node.parent] + self.seen[index]
-            self.order.append(index)
-            self.start[index], at = at, at + len(node.slots)
-            self.end[index] = at
-            below = self.children[index]
-            below.sort(key=lambda child: self.seen[child])
-            stack.extend(reversed(below))
-        for index in reversed(self.order):
-            if self.children[index]:
-                self.end[index] = self.end[self.children[index][-1]]
-
-    def rectangles(self) -> Iterator[Rectangle]:
-        """The descendants that hang behind the same slot of a node, over that node's slots up to there."""
-        for index in self.order:
-            for seen, hanging in groupby(self.children[index], key=lambda child: self.seen[child]):
-                branch = list(hanging)
-                first = self.start[branch[0]]
-                yield Rectangle(first, self.end[branch[-1]] - first, self.start[index], seen)
-
-
-def _check(index: int, node: TokenNode) -> None:
-    if not node.slots:
-        raise TreeError(f"node {index}: it has no slots")
-    if (node.parent < 0) != (index == 0) or node.parent >= index:
-        raise TreeError(f"node {index}: its parent must be an earlier node; node 0 alone is the root")
-    if min(node.slots) < -len(node.vectors):
-        raise TreeError(f"node {index}: slot {min(node.slots)}, but it has {len(node.vectors)} vectors")
-
-
 def pack(trees: Sequence[TokenTree]) -> Packed:
-    """Lay trees out for one forward. Raises TreeError for none, or for one that does not hold together."""
-    if not trees or not all(tree.nodes for tree in trees):
-        raise TreeError("a batch needs at least one tree, and a tree at least one node")
-    slots: list[int] = []
-    positions: list[npt.NDArray[np.int64]] = []
-    vectors: list[Vector] = []
-    rows: list[int] = []
-    answers: list[tuple[int, ...]] = []
-    nodes: list[tuple[int, int]] = []
-    rectangles: list[Rectangle] = []
-    leaves: list[int] = []
-    for tree in trees:
-        layout = _Layout(tree, len(slots))
-        for index in layout.order:
-            node = tree.nodes[index]
-            nodes.append((layout.start[index], len(node.slots)))
-            positions.append(np.arange(layout.depth[index], layout.depth[index] + len(node.slots)))
-            slots.extend(_renumbered(node, len(vectors)))
-            vectors.extend(node.vectors)
+    """Lay trees out for one forward, each whole and for itself. Raises TreeError."""
+    forest = Forest.of(trees, merge=False)
+    works = [Work(index, 0, forest.nodes[index].size) for index in forest.depth_first()]
+    laid = lay_out(forest, works, Memory())
+    end = {work.node: first + work.size - 1 for work, first in zip(works, laid.first, strict=True)}
+    rows, answers, leaves = [], [], []
+    for tree, place in zip(trees, forest.places, strict=True):
         answering = [index for index, node in enumerate(tree.nodes) if node.answers]
-        rows.extend(layout.start[index] + len(tree.nodes[index].slots) - 1 for index in answering)
-        answers.extend(tree.nodes[index].answers for index in answering)
+        rows += [end[place[index]] for index in answering]
+        answers += [tree.nodes[index].answers for index in answering]
         leaves.append(len(answering))
-        rectangles.extend(layout.rectangles())
     return Packed(
-        np.asarray(slots, dtype=np.int64), np.concatenate(positions), vectors, np.asarray(rows, dtype=np.int64),
-        answers, leaves, Plan.of(nodes, rectangles),
-    )  # fmt: skip
+        laid.slots, laid.positions, laid.vectors, np.asarray(rows, dtype=np.int64), answers, leaves, Plan(laid.geometry)
+    )
 
 
-def _renumbered(node: TokenNode, offset: int) -> Sequence[int]:
+def lay_out(forest: Forest, works: Sequence[Work], memory: Memory) -> Layout:
+    """One forward over `works`, which stand in depth-first order; what they see besides is remembered."""
+    slots: list[int] = []
+    vectors: list[Vector] = []
+    positions: list[Integers] = []
+    first: list[int] = []
+    for work in works:
+        node = forest.nodes[work.node]
+        first.append(len(slots))
+        slots.extend(_taken(node, work, vectors))
+        positions.append(np.arange(node.depth + work.start, node.depth + work.stop))
+    own = [Rectangle(row, work.size, row, work.size) for work, row in zip(works, first, strict=True)]
+    above = [each for each in _above(forest, works, first, memory) if each.k_size]
+    placed = np.concatenate(positions)
+    geometry = Geometry(own, above, placed, placed, memory.positions)
+    return Layout(np.asarray(slots, dtype=np.int64), placed, vectors, first, geometry)
+
+
+def _taken(node: Node, work: Work, vectors: list[Vector]) -> Sequence[int]:
+    """The slots of a work, its vectors numbered behind those that there are."""
+    taken = node.slots[work.start : work.stop]
     if not node.vectors:
-        return node.slots
-    return [slot if slot >= 0 else slot - offset for slot in node.slots]
+        return taken
+    renumbered = []
+    for slot in taken:
+        if slot < 0:
+            vectors.append(node.vectors[-1 - slot])
+            slot = -len(vectors)
+        renumbered.append(slot)
+    return renumbered
+
+
+def _above(forest: Forest, works: Sequence[Work], first: Sequence[int], memory: Memory) -> Iterator[Rectangle]:
+    """The works over what came before in their nodes; and what hangs behind one slot over the node up to there."""
+    own = dict(zip((work.node for work in works), zip(works, first, strict=True), strict=True))
+    for work, row in zip(works, first, strict=True):
+        for run in memory.upto(work.node, work.start):
+            yield Rectangle(row, work.size, *run, remembered=True)
+    for parent, branches in _branches(forest, works, first).items():
+        for seen, hanging in groupby(branches.items(), key=lambda each: forest.nodes[each[0]].seen):
+            rows = [row for _, span in hanging for row in span]
+            queries, size = rows[0], rows[-1] - rows[0]
+            yield from (Rectangle(queries, size, *run, remembered=True) for run in memory.upto(parent, seen))
+            if parent in own:
+                work, row = own[parent]
+                yield Rectangle(queries, size, row, max(0, min(seen, work.stop) - work.start))
+
+
+def _branches(forest: Forest, works: Sequence[Work], first: Sequence[int]) -> dict[int, dict[int, list[int]]]:
+    """By parent and child, the rows [from, to] that the child's branch takes up in this forward."""
+    found: dict[int, dict[int, list[int]]] = {}
+    for work, row in zip(works, first, strict=True):
+        for index in forest.ancestors(work.node):
+            parent = forest.nodes[index].parent
+            if parent >= 0:
+                found.setdefault(parent, {}).setdefault(index, [row, row])[1] = row + work.size
+    return found

@@ -1,10 +1,11 @@
-"""The embedded engine: PyTorch, fp32, all trees of a call in one forward."""
+"""The embedded engine: PyTorch, all trees of a call packed together, trunks and stems remembered."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,26 @@ import numpy.typing as npt
 import torch
 
 from foundation import model as models
+from foundation.attention.cpu import CpuKernel
 from foundation.compressor import MAX_TOKENS
 from foundation.engine.base import LeafScores, TokenNode, TokenTree, Vector
-from foundation.engine.pack import pack
+from foundation.engine.cache import CacheStats, PrefixCache
+from foundation.engine.forest import Forest
+from foundation.engine.run import Runner, Whose
 from foundation.tokenizer import TextEncoder
+from foundation.tryout import fastest
 from prompts.tree import Piece, PromptTree
 
 VECTOR_CACHE = 65_536
 """Texts whose vectors are kept: 64 MB at most for vectors of 256."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """`cache_bytes` bounds what is remembered of trunks and stems (0: nothing), `chunk_slots` a forward's slots."""
+
+    cache_bytes: int = 512 << 20
+    chunk_slots: int = 4096
 
 
 class TorchEngine:
@@ -27,56 +40,82 @@ class TorchEngine:
 
     name = "torch"
 
-    def __init__(self, ranker: models.Ranker, encoder: TextEncoder, model_version: str = "unsaved") -> None:
+    def __init__(
+        self,
+        ranker: models.Ranker,
+        encoder: TextEncoder,
+        model_version: str = "unsaved",
+        settings: EngineSettings | None = None,
+    ) -> None:
         self.ranker, self.encoder, self.model_version = ranker.eval(), encoder, model_version
+        self.settings = settings or EngineSettings()
         self.compresses = ranker.compressor is not None
         self._vectors: OrderedDict[tuple[int, ...], torch.Tensor] = OrderedDict()
         self._forward = threading.Lock()
+        self._cache = PrefixCache(self.settings.cache_bytes)
+        self._runner = Runner(
+            fastest(ranker), lambda laid: ranker.embed_slots(laid.slots, laid.vectors, self._compress),
+            CpuKernel(), ranker.device, self._cache, self.settings.chunk_slots,
+        )  # fmt: skip
 
     @classmethod
-    def load(cls, folder: Path) -> TorchEngine:
+    def load(cls, folder: Path, settings: EngineSettings | None = None) -> TorchEngine:
         """From a Hugging Face folder. Raises CheckpointError."""
         ranker, encoder = models.load(folder)
-        return cls(ranker, encoder, f"{folder.name}@{models.version(folder)}")
+        return cls(ranker, encoder, f"{folder.name}@{models.version(folder)}", settings)
+
+    @property
+    def cache_stats(self) -> CacheStats:
+        """What the cache of trunks and stems did so far."""
+        return self._cache.stats
+
+    def forget(self) -> None:
+        """Empties the cache of trunks and stems."""
+        with self._forward:
+            self._cache.clear()
 
     def count(self, piece: Piece) -> int:
         """How many slots a piece takes."""
         return 1 if piece.compress and self.compresses else len(self.encoder.encode(piece.text))
 
-    def read(self, tree: PromptTree) -> TokenTree:
+    def read(self, tree: PromptTree, salt: str = "") -> TokenTree:
         """Text to slots; the root begins with the model's begin token. Raises ConfigError for ambiguous answers."""
-        return read(tree, self.encoder, compresses=self.compresses)
+        return read(tree, self.encoder, compresses=self.compresses, salt=salt)
 
     def score(self, trees: Sequence[TokenTree]) -> list[LeafScores]:
         """Answer log-probabilities of every leaf, normalised over the leaf's own answers."""
-        if not trees:
-            return []
-        packed = pack(trees)
-        if not packed.answers:
+        if not any(node.answers for tree in trees for node in tree.nodes):
             return [LeafScores([]) for _ in trees]
+        forest = Forest.of(trees)
+        leaves = [
+            (place[index], node.answers)
+            for tree, place in zip(trees, forest.places, strict=True)
+            for index, node in enumerate(tree.nodes)
+            if node.answers
+        ]
+        ends = [Whose(node, forest.nodes[node].size - 1) for node, _ in leaves]
         with self._forward, torch.inference_mode():
-            logp_LA = self.ranker(packed, self._compress).log_softmax(dim=-1).numpy()
-        scores, at = [], 0
-        for leaves in packed.leaves:
-            rows = range(at, at + leaves)
-            scores.append(LeafScores([logp_LA[row, : len(packed.answers[row])] for row in rows]))
-            at += leaves
-        return scores
+            states = self._runner.hidden(forest, {node: (slot,) for node, slot in ends})
+            logits_LA = self.ranker.answer_logits(states.of(ends), [answers for _, answers in leaves])
+            logp_LA = logits_LA.log_softmax(dim=-1).float().cpu().numpy()
+        rows = iter([logp[: len(answers)] for logp, (_, answers) in zip(logp_LA, leaves, strict=True)])
+        return [LeafScores([next(rows) for node in tree.nodes if node.answers]) for tree in trees]
 
     def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """[texts, D], rows of length one: the compressor's vectors, or the mean of the last hidden states."""
+        """[texts, D], rows of length one: the compressor's vectors, or the last hidden state of each text."""
         if not texts:
             return np.zeros((0, self.ranker.hidden_size), np.float32)
         with self._forward, torch.inference_mode():
             rows = [self._embed(texts[at : at + 256]) for at in range(0, len(texts), 256)]
-        return np.asarray(torch.nn.functional.normalize(torch.cat(rows), dim=-1).numpy(), dtype=np.float32)
+        return np.asarray(torch.nn.functional.normalize(torch.cat(rows), dim=-1).cpu().numpy(), dtype=np.float32)
 
     def _embed(self, texts: Sequence[str]) -> torch.Tensor:
         ids = [self.encoder.encode(text) or (0,) for text in texts]
         if self.compresses:
             return self._compress(ids)
-        packed = pack([TokenTree((TokenNode(text, answers=(0,)),)) for text in ids])
-        return self.ranker.hidden(packed)
+        forest = Forest.of([TokenTree((TokenNode(text),)) for text in ids])
+        ends = [Whose(place[0], len(text) - 1) for place, text in zip(forest.places, ids, strict=True)]
+        return self._runner.hidden(forest, {node: (slot,) for node, slot in ends}).of(ends)
 
     def _compress(self, texts: Sequence[tuple[int, ...]]) -> torch.Tensor:
         texts = [text[:MAX_TOKENS] for text in texts]
@@ -94,7 +133,7 @@ class TorchEngine:
         return torch.stack(found)
 
 
-def read(tree: PromptTree, encoder: TextEncoder, *, compresses: bool) -> TokenTree:
+def read(tree: PromptTree, encoder: TextEncoder, *, compresses: bool, salt: str = "") -> TokenTree:
     """A tree of text as the model reads it: every piece encoded alone."""
     nodes: list[TokenNode] = []
     ends: list[list[int]] = []
@@ -116,4 +155,4 @@ def read(tree: PromptTree, encoder: TextEncoder, *, compresses: bool) -> TokenTr
         ends.append(end)
         after = None if node.parent < 0 or node.after is None else max(1, ends[node.parent][node.after - 1])
         nodes.append(TokenNode(tuple(slots), node.parent, after, encoder.words(node.answers), tuple(vectors)))
-    return TokenTree(tuple(nodes))
+    return TokenTree(tuple(nodes), salt)

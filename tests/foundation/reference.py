@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from transformers.models.mixtral.modeling_mixtral import MixtralRMSNorm, MixtralTopKRouter
 
-from foundation.attention import IMPLEMENTATION
+from foundation.attention.registry import IMPLEMENTATION
 from foundation.bench.naive import Path, path
 from foundation.engine.base import TokenNode, TokenTree, Vector
 from foundation.engine.pack import Packed, pack

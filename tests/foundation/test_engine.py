@@ -11,7 +11,7 @@ import torch
 from foundation import heads
 from foundation.engine.base import TokenNode, TokenTree
 from foundation.engine.pack import pack
-from foundation.engine.torch import TorchEngine
+from foundation.engine.torch import EngineSettings, TorchEngine
 from foundation.model import build
 from foundation.tokenizer import TextEncoder
 from prompts.errors import CheckpointError, ConfigError, TreeError
@@ -44,7 +44,7 @@ def test_a_compressed_piece_is_one_slot(tiny_engine: TorchEngine) -> None:
 
 
 def test_a_model_without_compressor_reads_the_text(tiny_encoder: TextEncoder) -> None:
-    plain = TorchEngine(build(tiny_config(compressor=False)), tiny_encoder)
+    plain = TorchEngine(build(tiny_config(compressor=False)), tiny_encoder, settings=EngineSettings(cache_bytes=0))
     compressed, text = (plain.score([plain.read(request(3, compress=flag))])[0].table() for flag in (True, False))
     assert np.array_equal(compressed, text)
     with pytest.raises(CheckpointError, match="no compressor"):

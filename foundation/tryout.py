@@ -1,0 +1,80 @@
+"""A model is tried out before it is used: over a small tree, against its own attention on each path alone.
+
+transformers knows hundreds of architectures, and a part of one that is missed here would score wrongly without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from foundation.attention.merge import Remembered
+from foundation.attention.registry import Asked, register
+from foundation.decoder import Decoder, UnknownArchitectureError
+from foundation.engine.base import TokenNode, TokenTree
+from foundation.engine.pack import Packed, pack
+from foundation.tokenizer import TextEncoder
+from prompts.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from foundation.engine.run import Reader
+    from foundation.model import Ranker
+
+BOUND = 1e-3
+"""Far above rounding, far below what a missing part of an architecture makes."""
+
+
+@torch.inference_mode()
+def check(ranker: Ranker, encoder: TextEncoder) -> None:
+    """Raises CheckpointError for a model whose answers over a tree differ from its own."""
+    vocabulary = int(ranker.lm.config.vocab_size)
+    if len(encoder.tokenizer) > vocabulary:
+        raise CheckpointError(f"the tokenizer has {len(encoder.tokenizer)} tokens, the model {vocabulary}")
+    tree, paths, answers = _sample(vocabulary)
+    if ranker.compressor is not None and not ranker.compress([tree.nodes[0].slots]).isfinite().all():
+        raise CheckpointError("the compressor's weights are no numbers")
+    found = ranker(pack([tree]))
+    ranker.lm.set_attn_implementation("eager")
+    try:
+        expected = torch.stack([ranker.lm(torch.tensor([path])).logits[0, -1, list(answers)] for path in paths])
+    finally:
+        ranker.lm.set_attn_implementation(register())
+    if not _close(found, expected):
+        raise CheckpointError("its answers over a tree differ from its own: this architecture is not supported yet")
+
+
+@torch.inference_mode()
+def fastest(ranker: Ranker) -> Reader:
+    """Our own forward where it knows the architecture and agrees with transformers', else transformers'."""
+    packed = pack([_sample(int(ranker.lm.config.vocab_size))[0]])
+    heard: dict[int, Asked] = {}
+
+    def hear(layer: int, asked: Asked, _k: torch.Tensor, _v: torch.Tensor) -> Remembered | None:
+        heard[layer] = asked
+        return None
+
+    expected = _states(ranker, packed, ranker, hear)
+    try:
+        decoder = Decoder(ranker.lm, [heard[layer] for layer in range(ranker.layers)])
+        return decoder if _close(_states(decoder, packed, ranker, hear), expected) else ranker
+    except (UnknownArchitectureError, AttributeError, KeyError):
+        return ranker
+
+
+def _states(reader: Reader, packed: Packed, ranker: Ranker, hear: object) -> torch.Tensor:
+    positions, rows = (torch.from_numpy(each).to(ranker.device) for each in (packed.positions, packed.rows))
+    return reader.hidden(ranker.embed_slots(packed.slots, packed.vectors), positions, packed.plan, rows, hear)  # type: ignore[arg-type]
+
+
+def _sample(vocabulary: int) -> tuple[TokenTree, Sequence[Sequence[int]], tuple[int, int]]:
+    """A trunk with a leaf in its middle and one at its end; each leaf's path; two answers."""
+    ids = [(7 * n + 3) % vocabulary for n in range(12)]
+    answers = (ids[0], ids[1])
+    leaves = [TokenNode(tuple(ids[6:9]), 0, 4, answers), TokenNode(tuple(ids[9:]), 0, None, answers)]
+    return TokenTree((TokenNode(tuple(ids[:6])), *leaves)), (ids[:4] + ids[6:9], ids[:6] + ids[9:]), answers
+
+
+def _close(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    return bool((found - expected).abs().max() <= BOUND * max(1.0, float(expected.abs().max())))
