@@ -7,6 +7,7 @@
     ├── LedgerError       a ledger or a ledger folder that is wrong
     │   └── UnknownError  a member, item or surface that does not exist
     ├── CheckpointError   a model folder that cannot be loaded
+    ├── DownloadError     a package that cannot be brought
     ├── ConfigError       a configuration file that is wrong
     ├── TrainingError     a training run that cannot go on
     └── CapacityError     more work than there is room for
@@ -41,6 +42,10 @@ class UnknownError(LedgerError):
 
 class CheckpointError(PrismrankError):
     """A model folder that cannot be loaded."""
+
+
+class DownloadError(PrismrankError):
+    """A package that cannot be brought."""
 
 
 class ConfigError(PrismrankError):

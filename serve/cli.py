@@ -16,6 +16,7 @@ from serve.commands.bench import app as bench
 from serve.commands.demo import demo
 from serve.commands.evaluate import evaluate
 from serve.commands.importing import import_ledger
+from serve.commands.model import app as model
 from serve.commands.serve import serve
 from serve.commands.surface import app as surface
 from serve.commands.train import train
@@ -53,6 +54,7 @@ app.command("train")(train)
 app.command("evaluate")(evaluate)
 app.command("serve")(serve)
 app.add_typer(surface, name="surface")
+app.add_typer(model, name="model")
 app.add_typer(bench, name="bench")
 
 

@@ -20,6 +20,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 
 from foundation.engine.base import Engine
+from foundation.wheels import cache_folder
 from serve.commands.parts import SHIPPED_MODEL, open_engine, progress_bar
 from serve.server import bind, serving
 from serve.services import Services
@@ -32,7 +33,7 @@ from surfaces.ledger.records import Item
 from surfaces.ledger.store import Ledger
 from surfaces.ledger.tables import import_tables
 from surfaces.registry import Registry
-from surfaces.worlds.movielens import cache_folder, load_movielens
+from surfaces.worlds.movielens import load_movielens
 
 SEED = 7
 MEMBERS = 3

