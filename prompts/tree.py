@@ -24,13 +24,15 @@ class Piece(NamedTuple):
 class PromptNode:
     """One node. `parent` is an earlier index of the tree (-1: the root); `after` counts the parent's pieces it sees.
 
-    `answers` are the words whose log-probability is read at the node's last token; a node with answers is a leaf.
+    `answers` are the words whose log-probability is read at the node's last token; `likelihood` asks how much its trunk
+    makes its own text more likely. A node that is asked anything is a leaf.
     """
 
     pieces: tuple[Piece, ...]
     parent: int = -1
     after: int | None = None
     answers: tuple[str, ...] = ()
+    likelihood: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,8 @@ class PromptTree:
 
     @property
     def leaves(self) -> tuple[int, ...]:
-        """Indices of the nodes that have answers, in order."""
-        return tuple(index for index, node in enumerate(self.nodes) if node.answers)
+        """Indices of the nodes that are asked anything, in order."""
+        return tuple(index for index, node in enumerate(self.nodes) if node.answers or node.likelihood)
 
     def ancestors(self, index: int) -> Iterator[int]:
         """The nodes above `index`, nearest first."""

@@ -229,9 +229,12 @@ def _score(engine: Engine, trees: Sequence[TokenTree]) -> list[LeafScores]:
 
 
 def _sound(tree: TokenTree, leaves: LeafScores) -> bool:
-    """Whether every leaf of the tree has a finite number for each of its answers."""
-    asked = [len(node.answers) for node in tree.nodes if node.answers]
-    return [len(logp) for logp in leaves.logp] == asked and all(np.isfinite(logp).all() for logp in leaves.logp)
+    """Whether every leaf of the tree has a finite number for each thing that it is asked."""
+    asked = [node for node in tree.nodes if node.asked]
+    if [len(logp) for logp in leaves.logp] != [len(node.answers) for node in asked]:
+        return False
+    likely = np.isfinite(leaves.likelihood) | ~np.array([node.likelihood for node in asked], dtype=bool)
+    return bool(likely.all()) and all(np.isfinite(logp).all() for logp in leaves.logp)
 
 
 def _settle(entry: _Waiting, outcome: Scored | DegradedError) -> None:

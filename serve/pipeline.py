@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
-from foundation.engine.base import Engine, LeafScores, TokenTree
+from foundation.engine.base import LeafScores, TokenTree
 from prompts.errors import CapacityError
 from prompts.tree import PromptTree
 from serve.fallback import DegradedError, in_retrieval_order
@@ -49,7 +50,7 @@ async def rank(request: RankRequest, name: str, services: Services, arrived: flo
     try:
         services.batcher.admit(deadline - services.composing.expects())
         with watch.part("compose"):
-            prompt = await _by(deadline, services.composing, write, request, surface, shortlist, services.engine)
+            prompt = await _by(deadline, services.composing, write, request, surface, shortlist, services)
         with watch.part("queue"):
             scored = await services.batcher.score(prompt.tokens, deadline)
         watch.parts["queue"], watch.parts["score"] = scored.queue_s, scored.score_s
@@ -68,18 +69,19 @@ async def rank(request: RankRequest, name: str, services: Services, arrived: flo
     )
 
 
-def write(request: RankRequest, surface: ServedSurface, shortlist: Shortlist, engine: Engine) -> Prompt:
+def write(request: RankRequest, surface: ServedSurface, shortlist: Shortlist, services: Services) -> Prompt:
     """The request as a tree of text: the member, the surface, and a leaf for each candidate of the shortlist."""
+    engine = services.engine
     composer = Composer(surface.spec, surface.form, surface.retrieval, engine.count)
     names = [candidate.item_id for candidate in shortlist.candidates]
     tree = composer.tree(shortlist.member.profile, shortlist.timeline, shortlist.items, names, request.context)
-    return Prompt(tree, engine.read(tree))
+    return Prompt(tree, replace(engine.read(tree), salt=services.ledger.tenant))
 
 
 def judge(scores: LeafScores, shortlist: Shortlist, surface: ServedSurface, k: int) -> list[RankedItem]:
     """The `k` candidates of the highest utility, as the policies leave them; ties in retrieval order."""
     answers = np.reshape(scores.logp, (len(shortlist.candidates), len(surface.spec.answers)))
-    reading = read_heads(surface.spec, answers)
+    reading = read_heads(surface.spec, answers, scores.likelihood)
     places = {shortlist.candidates[place].item_id: place for place in np.argsort(-reading.utility, kind="stable")}
     best_first = [shortlist.candidates[place] for place in places.values()]
     return [
@@ -87,7 +89,7 @@ def judge(scores: LeafScores, shortlist: Shortlist, surface: ServedSurface, k: i
             item_id=entry.item_id,
             rank=rank,
             utility=float(reading.utility[places[entry.item_id]]),
-            heads={head: float(p_L[places[entry.item_id]]) for head, p_L in reading.probabilities.items()},
+            heads={head: float(p_L[places[entry.item_id]]) for head, p_L in reading.values.items()},
             sources=shortlist.sources(entry),
         )
         for rank, entry in enumerate(shortlist.slate(best_first, surface)[:k], 1)

@@ -134,7 +134,9 @@ class RankedItem(BaseModel):
     item_id: str
     rank: int = Field(description="1 is best")
     utility: float | None = Field(description="what the slate is ordered by; null in a degraded slate")
-    heads: dict[str, float] = Field(description="each head's probability; empty in a degraded slate")
+    heads: dict[str, float] = Field(
+        description="each head's probability (of a likelihood head: nats a token); empty in a degraded slate"
+    )
     sources: list[str] = Field(description="where the candidate came from; `request` if the caller gave it")
 
 

@@ -51,7 +51,7 @@ def compose(
     stem = PromptNode(stem_pieces(spec, context), parent=TRUNK)
     said = zip(evidence, strict=False) if evidence else ((),) * len(items)
     leaves = (
-        PromptNode((leaf_piece(spec, item), *more), parent=STEM, answers=spec.answers)
+        PromptNode((leaf_piece(spec, item), *more), parent=STEM, answers=spec.answers, likelihood=spec.likelihood)
         for item, more in zip(items, said, strict=True)
     )
     return PromptTree((PromptNode(trunk.pieces), stem, *leaves))

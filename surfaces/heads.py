@@ -14,27 +14,33 @@ Array = npt.NDArray[np.float64]
 
 
 class HeadReading(NamedTuple):
-    """`probabilities` [L] of every head by name, and the `utility` [L] by which candidates are ordered."""
+    """`values` [L] of every head by name, and the `utility` [L] by which candidates are ordered.
 
-    probabilities: dict[str, Array]
+    A choice or pointwise head's value is a probability; a likelihood head's is in nats a token, above 0 where the
+    member makes the candidate's text more likely.
+    """
+
+    values: dict[str, Array]
     utility: Array
 
 
-def read_heads(spec: SurfaceSpec, logp_LA: npt.ArrayLike) -> HeadReading:
-    """Probabilities from log-probabilities whose columns are `spec.answers`; utility is their weighted sum.
+def read_heads(spec: SurfaceSpec, logp_LA: npt.ArrayLike, likelihood_L: npt.ArrayLike = ()) -> HeadReading:
+    """Values from log-probabilities whose columns are `spec.answers`; utility is their weighted sum.
 
-    Raises ValueError when the columns are not as many as the answers.
+    `likelihood_L` is read by a likelihood head. Raises ValueError when shapes are not those of the surface's heads.
     """
-    table_LA = np.asarray(logp_LA, dtype=np.float64)
+    table_LA, likely_L = np.asarray(logp_LA, dtype=np.float64), np.asarray(likelihood_L, dtype=np.float64)
     if table_LA.ndim != 2 or table_LA.shape[1] != len(spec.answers):
         raise ValueError(f"the answers' shape is {table_LA.shape}; [leaves, {len(spec.answers)}] is expected")
+    if spec.likelihood and likely_L.shape != table_LA.shape[:1]:
+        raise ValueError(f"the likelihoods' shape is {likely_L.shape}; [{len(table_LA)}] is expected")
+    by_type = {"pointwise": _yes(spec, table_LA), "likelihood": likely_L}
     shares = _choices(spec, table_LA)
-    yes = _yes(spec, table_LA)
-    probabilities = {head.name: shares[head.name] if head.type == "choice" else yes for head in spec.heads}
+    values = {head.name: shares[head.name] if head.type == "choice" else by_type[head.type] for head in spec.heads}
     utility = np.zeros(len(table_LA))
     for head in spec.heads:
-        utility += head.weight * probabilities[head.name]
-    return HeadReading(probabilities, utility)
+        utility += head.weight * values[head.name]
+    return HeadReading(values, utility)
 
 
 def _columns(spec: SurfaceSpec, words: tuple[str, ...]) -> list[int]:

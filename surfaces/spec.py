@@ -112,7 +112,7 @@ class HeadSpec(Strict):
     """One question that the model answers of every candidate, and what the answer weighs in the utility."""
 
     name: Word
-    type: Literal["choice", "pointwise"]
+    type: Literal["choice", "pointwise", "likelihood"]
     weight: float = Field(0.0, ge=-1_000, le=1_000)
     actions: Annotated[tuple[Word, ...], listed(min_length=1)] = Field(
         default_factory=lambda data: (data["name"],) if "name" in data else (),
@@ -176,8 +176,8 @@ class SurfaceSpec(Hashed):
         for index, head in enumerate(heads):
             if head.name in {NONE, YES, NO}:
                 raise wrong("is an answer of its own; give the head another name", index, "name")
-            if head.type == "pointwise" and "pointwise" in [other.type for other in heads[:index]]:
-                raise wrong("is the second pointwise head; a surface has at most one, use 'choice'", index, "type")
+            if head.type != "choice" and head.type in [other.type for other in heads[:index]]:
+                raise wrong(f"is the second {head.type} head; a surface has at most one", index, "type")
         twin = _twin(names)
         if twin is not None:
             raise wrong(f"'{names[twin]}' is the name of two heads; rename one", twin, "name")
@@ -208,8 +208,13 @@ class SurfaceSpec(Hashed):
     def answers(self) -> tuple[str, ...]:
         """All answer words: the choice heads' names and `none`, then `yes` and `no`, as far as there are such heads."""
         choices = tuple(head.name for head in self.choices)
-        pointwise = len(choices) < len(self.heads)
+        pointwise = any(head.type == "pointwise" for head in self.heads)
         return (*choices, *((NONE,) if choices else ()), *((YES, NO) if pointwise else ()))
+
+    @cached_property
+    def likelihood(self) -> bool:
+        """Whether a head asks how much the member makes a candidate's text more likely."""
+        return any(head.type == "likelihood" for head in self.heads)
 
 
 def check_answers(spec: SurfaceSpec, encode: Callable[[str], Sequence[int]]) -> None:

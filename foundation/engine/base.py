@@ -21,7 +21,8 @@ class TokenNode:
     """A node as the model reads it.
 
     `slots` are token ids; a negative slot -1-i stands for `vectors[i]`. `after` counts the parent's slots it sees.
-    `answers` are the token ids read at the last slot.
+    `answers` are the token ids read at the last slot; `likelihood` asks how much its trunk makes its tokens more
+    likely. A node that is asked anything is a leaf.
     """
 
     slots: tuple[int, ...]
@@ -29,6 +30,12 @@ class TokenNode:
     after: int | None = None
     answers: tuple[int, ...] = ()
     vectors: tuple[Vector, ...] = ()
+    likelihood: bool = False
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything is read at it."""
+        return bool(self.answers) or self.likelihood
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +57,12 @@ class TokenTree:
 class LeafScores(NamedTuple):
     """Answer log-probabilities of one tree's leaves, in node order: one array [answers of that leaf] a leaf.
 
-    They are normalised over the leaf's own answers.
+    They are normalised over the leaf's own answers. `likelihood` [leaves] is log p(leaf | trunk, stem) - log p(leaf |
+    stem) in nats a token, NaN where it was not asked.
     """
 
     logp: list[npt.NDArray[np.float32]]
+    likelihood: npt.NDArray[np.float64]
 
     def table(self) -> npt.NDArray[np.float32]:
         """[leaves, answers], when every leaf has the same answers."""

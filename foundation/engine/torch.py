@@ -18,6 +18,7 @@ from foundation.compressor import MAX_TOKENS
 from foundation.engine.base import LeafScores, TokenNode, TokenTree, Vector
 from foundation.engine.cache import CacheStats, PrefixCache
 from foundation.engine.forest import Forest
+from foundation.engine.readout import Readout
 from foundation.engine.run import Runner, Whose
 from foundation.tokenizer import TextEncoder
 from foundation.tryout import fastest
@@ -57,6 +58,7 @@ class TorchEngine:
             fastest(ranker), lambda laid: ranker.embed_slots(laid.slots, laid.vectors, self._compress),
             CpuKernel(), ranker.device, self._cache, self.settings.chunk_slots,
         )  # fmt: skip
+        self._readout = Readout(ranker, self._runner, encoder.begin or encoder.encode("\n")[:1] or (0,))
 
     @classmethod
     def load(cls, folder: Path, settings: EngineSettings | None = None) -> TorchEngine:
@@ -78,28 +80,16 @@ class TorchEngine:
         """How many slots a piece takes."""
         return 1 if piece.compress and self.compresses else len(self.encoder.encode(piece.text))
 
-    def read(self, tree: PromptTree, salt: str = "") -> TokenTree:
+    def read(self, tree: PromptTree) -> TokenTree:
         """Text to slots; the root begins with the model's begin token. Raises ConfigError for ambiguous answers."""
-        return read(tree, self.encoder, compresses=self.compresses, salt=salt)
+        return read(tree, self.encoder, compresses=self.compresses)
 
     def score(self, trees: Sequence[TokenTree]) -> list[LeafScores]:
-        """Answer log-probabilities of every leaf, normalised over the leaf's own answers."""
-        if not any(node.answers for tree in trees for node in tree.nodes):
-            return [LeafScores([]) for _ in trees]
-        forest = Forest.of(trees)
-        leaves = [
-            (place[index], node.answers)
-            for tree, place in zip(trees, forest.places, strict=True)
-            for index, node in enumerate(tree.nodes)
-            if node.answers
-        ]
-        ends = [Whose(node, forest.nodes[node].size - 1) for node, _ in leaves]
+        """What is asked of every leaf: log-probabilities of its answers, normalised over them, and its likelihood."""
+        if not any(node.asked for tree in trees for node in tree.nodes):
+            return [LeafScores([], np.zeros(0)) for _ in trees]
         with self._forward, torch.inference_mode():
-            states = self._runner.hidden(forest, {node: (slot,) for node, slot in ends})
-            logits_LA = self.ranker.answer_logits(states.of(ends), [answers for _, answers in leaves])
-            logp_LA = logits_LA.log_softmax(dim=-1).float().cpu().numpy()
-        rows = iter([logp[: len(answers)] for logp, (_, answers) in zip(logp_LA, leaves, strict=True)])
-        return [LeafScores([next(rows) for node in tree.nodes if node.answers]) for tree in trees]
+            return self._readout.score(trees)
 
     def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """[texts, D], rows of length one: the compressor's vectors, or the last hidden state of each text."""
@@ -133,7 +123,7 @@ class TorchEngine:
         return torch.stack(found)
 
 
-def read(tree: PromptTree, encoder: TextEncoder, *, compresses: bool, salt: str = "") -> TokenTree:
+def read(tree: PromptTree, encoder: TextEncoder, *, compresses: bool) -> TokenTree:
     """A tree of text as the model reads it: every piece encoded alone."""
     nodes: list[TokenNode] = []
     ends: list[list[int]] = []
@@ -143,7 +133,7 @@ def read(tree: PromptTree, encoder: TextEncoder, *, compresses: bool, salt: str 
         end = []
         for piece in node.pieces:
             ids = encoder.encode(piece.text)
-            if piece.compress and compresses:
+            if piece.compress and compresses and not node.likelihood:  # a vector has no tokens to be likely
                 vectors.append(ids)
                 slots.append(-len(vectors))
             else:
@@ -154,5 +144,6 @@ def read(tree: PromptTree, encoder: TextEncoder, *, compresses: bool, salt: str 
             end[-1] = len(slots)
         ends.append(end)
         after = None if node.parent < 0 or node.after is None else max(1, ends[node.parent][node.after - 1])
-        nodes.append(TokenNode(tuple(slots), node.parent, after, encoder.words(node.answers), tuple(vectors)))
-    return TokenTree(tuple(nodes), salt)
+        words = encoder.words(node.answers)
+        nodes.append(TokenNode(tuple(slots), node.parent, after, words, tuple(vectors), node.likelihood))
+    return TokenTree(tuple(nodes))

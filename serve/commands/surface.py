@@ -106,7 +106,7 @@ def preview(
             ready = services.prepare(surface)
         request = RankRequest(member_id=member)
         shortlist = draw_up(request, ready, opened)
-        prompt = write(request, ready, shortlist, services.engine)
+        prompt = write(request, ready, shortlist, services)
     trunk, stem, *leaves = prompt.tree.nodes
     console = Console(markup=False, highlight=False)
     for title, nodes in (("trunk", [trunk]), ("stem", [stem]), ("leaves", leaves[:k])):

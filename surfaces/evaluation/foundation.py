@@ -30,4 +30,4 @@ class FoundationMethod:
         """[items]: the utility that the surface's heads give."""
         tree = self._composer.tree(self._profiles[history[0].member_id], history, self._items, items)
         scored = self._engine.score([self._engine.read(tree)])[0]
-        return read_heads(self._spec, scored.table()).utility
+        return read_heads(self._spec, scored.table(), scored.likelihood).utility

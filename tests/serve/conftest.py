@@ -53,7 +53,7 @@ class Controlled:
             raise self.error
         scores = self.engine.score(trees)
         if self.spoiled:
-            scores[0] = LeafScores([logp * np.nan for logp in scores[0].logp])
+            scores[0] = LeafScores([logp * np.nan for logp in scores[0].logp], scores[0].likelihood)
         return scores
 
     def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from prompts.errors import ConfigError, PrismrankError, SpecError, UnknownError
+from prompts.tree import PromptNode, PromptTree
 from serve import server as servers
 from serve.schemas import RankReply, RankRequest
 from serve.server import address, bind, serving
 from serve.services import Services
+from surfaces.compose import stem_pieces
 from tests.serve.conftest import Client, Controlled, served
 
 
@@ -165,6 +167,26 @@ def test_a_surface_can_be_added_while_it_serves(client: Client) -> None:
     assert ready.spec.surface == "extra"
     assert client.rank("extra", member_id="m1", deadline_ms=20_000).json["degraded"] is False
     assert "extra" in [line["surface"] for line in client.ask("GET", "/v1/surfaces").json["surfaces"]]
+
+
+def test_a_surface_may_rank_by_likelihood_alone(client: Client) -> None:
+    client.services.add(GOOD.format(name="likely", heads="{name: fits, type: likelihood, weight: 1.0}"), "likely.yaml")
+    reply = client.rank("likely", member_id="m1", deadline_ms=20_000).json
+    assert reply["degraded"] is False
+    values = [entry["heads"]["fits"] for entry in reply["slate"]]
+    assert values == sorted(values, reverse=True)
+    assert len(set(values)) > 1
+
+
+def test_two_surfaces_of_one_visit_read_the_member_once(client: Client, services: Services, engine: Controlled) -> None:
+    client.services.add(GOOD.format(name="other", heads="{name: watch, type: pointwise, weight: 1.0}"), "other.yaml")
+    stats = engine.engine.cache_stats
+    client.rank("movies", member_id="m7", deadline_ms=20_000)
+    missed, hit = stats.missed_slots, stats.hit_slots
+    client.rank("other", member_id="m7", deadline_ms=20_000)
+    stem = services.engine.read(PromptTree((PromptNode(stem_pieces(services.surface("other").spec)),))).size
+    assert stats.missed_slots - missed <= stem
+    assert stats.hit_slots > hit
 
 
 def test_what_is_no_surface_is_not_added(services: Services) -> None:

@@ -266,7 +266,7 @@ def test_an_engine_that_answers_too_few_trees_has_failed(engine: Controlled, mon
 def test_an_engine_that_answers_too_few_leaves_has_failed(engine: Controlled, monkeypatch: pytest.MonkeyPatch) -> None:
     tree = engine.read(tree_of(3))
     few = engine.engine.score([tree])[0].logp[:2]
-    monkeypatch.setattr(engine, "score", lambda _: [LeafScores(few)])
+    monkeypatch.setattr(engine, "score", lambda _: [LeafScores(few, np.full(len(few), np.nan))])
     assert run(Batcher(engine), lambda batcher: reason_of(batcher.score(tree, now() + 10))) == "engine"
 
 

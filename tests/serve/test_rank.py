@@ -221,14 +221,14 @@ def test_the_reply_reads_the_heads_of_the_engines_answers(
     request = RankRequest.model_validate({"member_id": "m5", "candidates": ids(6)})
     surface = services.surface("movies")
     shortlist = draw_up(request, surface, services.ledger)
-    scores = engine.engine.score([write(request, surface, shortlist, engine).tokens])[0]
+    scores = engine.engine.score([write(request, surface, shortlist, services).tokens])[0]
     reading = read_heads(surface.spec, scores.table())
     slate = client.rank(member_id="m5", candidates=ids(6), deadline_ms=LONG).json["slate"]
     for entry in slate:
         place = [candidate.item_id for candidate in shortlist.candidates].index(entry["item_id"])
         assert entry["utility"] == pytest.approx(reading.utility[place], abs=1e-5)
         for head, p in entry["heads"].items():
-            assert p == pytest.approx(reading.probabilities[head][place], abs=1e-5)
+            assert p == pytest.approx(reading.values[head][place], abs=1e-5)
 
 
 def test_the_engine_runs_in_one_thread_that_is_no_other(client: Client, engine: Controlled) -> None:

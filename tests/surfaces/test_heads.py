@@ -28,11 +28,11 @@ def logp(*rows: list[float]) -> npt.NDArray[np.float64]:
 
 def test_heads_by_hand() -> None:
     reading = read_heads(MOVIES, logp([3, 1, 4, 6, 2], [1, 1, 2, 1, 9]))
-    np.testing.assert_allclose(reading.probabilities["like"], [3 / 8, 1 / 4])
-    np.testing.assert_allclose(reading.probabilities["dislike"], [1 / 8, 1 / 4])
-    np.testing.assert_allclose(reading.probabilities["watch"], [6 / 8, 1 / 10])
+    np.testing.assert_allclose(reading.values["like"], [3 / 8, 1 / 4])
+    np.testing.assert_allclose(reading.values["dislike"], [1 / 8, 1 / 4])
+    np.testing.assert_allclose(reading.values["watch"], [6 / 8, 1 / 10])
     np.testing.assert_allclose(reading.utility, [0.75, 0.1])
-    assert list(reading.probabilities) == ["watch", "like", "dislike"]
+    assert list(reading.values) == ["watch", "like", "dislike"]
 
 
 def test_utility_is_the_weighted_sum() -> None:
@@ -50,7 +50,27 @@ def test_a_surface_of_choices_alone() -> None:
     spec = with_heads({"name": "apply", "type": "choice", "weight": 2.0})
     reading = read_heads(spec, logp([1, 3]))
     np.testing.assert_allclose(reading.utility, [0.5])
-    assert list(reading.probabilities) == ["apply"]
+    assert list(reading.values) == ["apply"]
+
+
+def test_a_likelihood_head_beside_others_and_alone() -> None:
+    likely = {"name": "fits", "type": "likelihood", "weight": 0.5}
+    both = with_heads({"name": "apply", "type": "pointwise", "weight": 1.0}, likely)
+    assert both.answers == ("yes", "no")
+    assert both.likelihood
+    reading = read_heads(both, logp([1, 3], [1, 1]), [2.0, -1.0])
+    np.testing.assert_allclose(reading.values["fits"], [2.0, -1.0])
+    np.testing.assert_allclose(reading.utility, [0.25 + 1.0, 0.5 - 0.5])
+    alone = with_heads(likely)
+    assert alone.answers == ()
+    np.testing.assert_allclose(read_heads(alone, np.zeros((2, 0)), [2.0, -1.0]).utility, [1.0, -0.5])
+
+
+@pytest.mark.parametrize("likelihood", [(), [1.0], [[1.0, 2.0]]])
+def test_likelihoods_of_another_number_are_refused(likelihood: list[float]) -> None:
+    spec = with_heads({"name": "fits", "type": "likelihood", "weight": 0.5})
+    with pytest.raises(ValueError, match=r"likelihoods.*\[2\] is expected"):
+        read_heads(spec, np.zeros((2, 0)), likelihood)
 
 
 def test_a_surface_of_one_pointwise_head() -> None:
@@ -67,7 +87,7 @@ def test_columns_must_be_the_answers(shape: tuple[int, ...]) -> None:
 def test_no_leaves() -> None:
     reading = read_heads(MOVIES, np.zeros((0, 5)))
     assert reading.utility.shape == (0,)
-    assert all(values.shape == (0,) for values in reading.probabilities.values())
+    assert all(values.shape == (0,) for values in reading.values.values())
 
 
 ROWS = st.lists(st.lists(st.floats(-60, 60), min_size=5, max_size=5), min_size=1, max_size=6)
@@ -76,10 +96,10 @@ ROWS = st.lists(st.lists(st.floats(-60, 60), min_size=5, max_size=5), min_size=1
 @given(ROWS)
 def test_probabilities_are_probabilities(rows: list[list[float]]) -> None:
     reading = read_heads(MOVIES, np.asarray(rows))
-    for values in reading.probabilities.values():
+    for values in reading.values.values():
         assert values.shape == (len(rows),)
         assert np.all((values >= 0) & (values <= 1))
-    assert np.all(reading.probabilities["like"] + reading.probabilities["dislike"] <= 1 + 1e-12)
+    assert np.all(reading.values["like"] + reading.values["dislike"] <= 1 + 1e-12)
 
 
 @given(ROWS, st.floats(-30, 30), st.floats(-30, 30))
@@ -87,8 +107,8 @@ def test_a_head_sees_only_differences_among_its_own_answers(rows: list[list[floa
     table = np.asarray(rows)
     shifted = table + np.asarray([one, one, one, two, two])
     before, after = read_heads(MOVIES, table), read_heads(MOVIES, shifted)
-    for name, values in before.probabilities.items():
-        np.testing.assert_allclose(after.probabilities[name], values, atol=1e-9)
+    for name, values in before.values.items():
+        np.testing.assert_allclose(after.values[name], values, atol=1e-9)
 
 
 @given(ROWS, st.permutations(range(6)))
