@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from fastapi import FastAPI
 
 from serve import problems
-from serve.routes import health, rank, surfaces
+from serve.routes import health, metrics, rank, surfaces
 from serve.services import Services
 
 DESCRIPTION = """\
@@ -37,6 +37,6 @@ def create_app(services: Services) -> FastAPI:
     app = FastAPI(title="prismrank", version="1", description=DESCRIPTION, lifespan=life, redirect_slashes=False)
     app.state.services = services
     problems.install(app)
-    for router in (rank.router, surfaces.router, health.router):
+    for router in (rank.router, surfaces.router, health.router, metrics.router):
         app.include_router(router)
     return app

@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from statistics import median
+from typing import NamedTuple
 
 import torch
 
@@ -30,14 +31,28 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def interleaved(ways: Sequence[Callable[[], object]], rounds: int) -> list[float]:
+def clock() -> Callable[[], float]:
+    """Processor time with one thread, which other jobs disturb less; else the time on the wall."""
+    return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+
+
+class Turn(NamedTuple):
+    """Something to be timed, and what is done before it each time, untimed."""
+
+    run: Callable[[], object]
+    prepare: Callable[[], object] = lambda: None
+
+
+def interleaved(ways: Sequence[Callable[[], object] | Turn], rounds: int) -> list[float]:
     """Median seconds of each way, after one warm-up, the ways taking turns: a slow moment hits all alike."""
-    for way in ways:
-        way()
-    seconds: list[list[float]] = [[] for _ in ways]
-    for _ in range(rounds):
-        for number, way in enumerate(ways):
-            started = time.perf_counter()
-            way()
-            seconds[number].append(time.perf_counter() - started)
+    turns = [way if isinstance(way, Turn) else Turn(way) for way in ways]
+    now = clock()
+    seconds: list[list[float]] = [[] for _ in turns]
+    for number in range(rounds + 1):
+        for place, turn in enumerate(turns):
+            turn.prepare()
+            started = now()
+            turn.run()
+            if number:
+                seconds[place].append(now() - started)
     return [median(each) for each in seconds]

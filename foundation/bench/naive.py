@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -67,6 +69,20 @@ class NaiveRanker:
     def logits(self, prompts: Sequence[TokenTree]) -> torch.Tensor:
         """Answer logits [prompts, answers]; every prompt asks for the same answers."""
         return torch.cat([self._batch(prompts[at : at + BATCH]) for at in range(0, len(prompts), BATCH)])
+
+    def log_probabilities(self, prompts: Sequence[TokenTree]) -> npt.NDArray[np.float64]:
+        """[prompts, answers], normalised over them."""
+        return self.logits(prompts).log_softmax(dim=-1).double().numpy()
+
+    def likelihoods(self, tree: TokenTree, begin: tuple[int, ...]) -> npt.NDArray[np.float64]:
+        """[leaves, 1]: log p(leaf | trunk) - log p(leaf | begin) a token, of leaves that hang from the trunk's end."""
+        trunk, leaves = tree.nodes[0].slots, [node.slots for node in tree.nodes[1:]]
+        gains = [self._mean_logp(trunk, leaf) - self._mean_logp(begin, leaf) for leaf in leaves]
+        return np.array(gains)[:, None]
+
+    def _mean_logp(self, before: tuple[int, ...], leaf: tuple[int, ...]) -> float:
+        logits_TV = self.ranker.lm(torch.tensor([before + leaf])).logits[0, len(before) - 1 : -1]
+        return float(logits_TV.log_softmax(dim=-1).gather(1, torch.tensor(leaf)[:, None]).double().mean())
 
     def _batch(self, prompts: Sequence[TokenTree]) -> torch.Tensor:
         lm, packed = self.ranker.lm, pack(prompts)

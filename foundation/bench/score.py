@@ -1,146 +1,185 @@
-"""`prismrank bench score`: candidates a second behind one shared context, trees against whole prompts.
+"""`prismrank bench score`: candidates a second behind a shared context, ours against every way that a user could take.
 
-The GEMM share says how much of this machine's matrix speed the tree reaches: 2 × active parameters × slots / time, over
-the rate at which the model's own matrix products run when nothing else does (embeddings and attention not counted).
+All ways take turns within one run, and score the same candidates with the same weights. The GEMM share says how much of
+this machine's matrix speed a cold tree reaches: 2 × active parameters × slots / time, over the rate at which the
+model's own matrix products run when nothing else does (embeddings and attention not counted). `gemm_share_computed`
+counts only the products that are computed: of the last layer, those of the slots that somebody reads.
 """
 
 from __future__ import annotations
 
 import json
-import random
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
-from foundation.bench.machine import interleaved, machine
+from foundation.bench.machine import Turn, interleaved, machine
 from foundation.bench.naive import NaiveRanker, whole_prompts
-from foundation.engine.base import TokenNode, TokenTree
-from foundation.engine.pack import pack
-from foundation.model import Ranker, load, shipped
+from foundation.bench.peak import peak_bytes
+from foundation.bench.products import Bare, flops, products
+from foundation.bench.ways import Answers, ExpandedRanker, Way, after, cold
+from foundation.bench.workload import Workload, prompt_tokens
+from foundation.engine.base import TokenTree
+from foundation.engine.torch import TorchEngine
+from foundation.model import load, shipped
+
+MANY = 10
+"""How many times more candidates the rows `tree_many` and `tree_many_cached` score."""
+RATIOS = {
+    "second surface over first": ("first_surface", "second_surface"),
+    "next visit over cold": ("next_visit_cold", "next_visit"),
+    f"{MANY}x candidates cost, cold": ("tree_many", "tree"),
+    f"{MANY}x candidates cost, warm": ("tree_many_cached", "tree_cached"),
+}
+"""What users of a ranker ask: the seconds of one row over those of another."""
+MEMORY = f"{MANY}x candidates, peak memory"
 
 Figures = dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Figures by way, the GEMM share (0 to 1) of the tree, and the machine."""
+    """Figures by way; shares of the matrix rate (0 to 1); ratios of rows; the machine."""
 
     rows: dict[str, Figures]
     gemm_share: float
+    gemm_share_computed: float
+    ratios: Figures
     machine: dict[str, object]
 
 
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """One request: a context, and candidates behind it, of random tokens."""
-
-    context: int = 400
-    candidates: int = 100
-    candidate: int = 24
-
-    def tree(self, vocabulary: int) -> TokenTree:
-        """The request as a tree with two answers a leaf."""
-        rng = random.Random(0)
-
-        def tokens(count: int) -> tuple[int, ...]:
-            return tuple(rng.randrange(3, vocabulary) for _ in range(count))
-
-        leaves = (TokenNode(tokens(self.candidate), 0, None, (3, 4)) for _ in range(self.candidates))
-        return TokenTree((TokenNode(tokens(self.context)), *leaves))
-
-    @property
-    def bound(self) -> float:
-        """How many times fewer tokens the tree computes."""
-        whole = self.candidates * (self.context + self.candidate)
-        return whole / (self.context + self.candidates * self.candidate)
-
-
-def run(json_out: Path | None, model: Path | None = None, rounds: int = 7, workload: Workload | None = None) -> None:
+def run(json_out: Path | None, model: Path | None = None, rounds: int = 5, workload: Workload | None = None) -> None:
     """Measure, print one table, and write the figures where asked."""
     folder, work = model or shipped("nano"), workload or Workload()
-    report = measure(folder, work, rounds)
-    Console().print(table(report, work, folder.name))
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("measuring", total=None)
+        report = measure(folder, work, rounds, lambda name: progress.update(task, description=name))
+    for each in tables(report, work, folder.name):
+        Console().print(each)
     if json_out is not None:
         json_out.write_text(json.dumps(asdict(report), indent=1), encoding="utf-8")
 
 
-def measure(folder: Path, work: Workload, rounds: int) -> Report:
-    """Both ways in turn, their answers compared, and the rate of the bare matrix products."""
-    ranker, encoder = load(folder)
-    naive = NaiveRanker(load(folder)[0])
-    tree = work.tree(len(encoder.tokenizer))
-    prompts = whole_prompts(tree)
-    ways: dict[str, Callable[[], torch.Tensor]] = {
-        "naive": lambda: naive.logits(prompts),
-        "tree": lambda: torch.as_tensor(ranker(pack([tree]))),
-    }
+class Bench:
+    """Every way over one model, and what each answered last."""
+
+    def __init__(self, folder: Path, work: Workload) -> None:
+        ranker, encoder = load(folder)
+        self.work, self.vocabulary = work, len(encoder.tokenizer)
+        self.engine = TorchEngine(ranker, encoder)
+        self.naive = NaiveRanker(load(folder)[0])
+        self.answers: dict[str, Answers] = {}
+
+    def ways(self) -> list[Way]:
+        """What transformers alone can do, then ours."""
+        work, size = self.work, self.vocabulary
+        tree, likely = work.tree(size), work.tree(size, likelihood=True)
+        first, second, grown = work.surface(size, 1), work.surface(size, 2), work.surface(size, 1, grown=True)
+        many = replace(work, candidates=MANY * work.candidates).tree(size)
+        prompts, expanded = whole_prompts(tree), ExpandedRanker(self.naive)
+        return [
+            Way("naive", work.candidates, prompt_tokens(tree), lambda: self.naive.log_probabilities(prompts)),
+            Way("expanded", work.candidates, prompt_tokens(tree), lambda: expanded.log_probabilities(tree)),
+            self._ours("tree", tree),
+            self._ours("tree_cached", tree, tree),
+            self._ours("first_surface", first),
+            self._ours("second_surface", second, first),
+            self._ours("next_visit_cold", grown),
+            self._ours("next_visit", grown, first),
+            self._ours("likelihood_first", likely),
+            self._ours("likelihood", likely, work.tree(size, likelihood=True, member=1)),
+            self._ours("tree_many", many),
+            self._ours("tree_many_cached", many, many),
+        ]
+
+    def _ours(self, name: str, tree: TokenTree, before: TokenTree | None = None) -> Way:
+        run, prepare = after(self.engine, before, tree) if before else cold(self.engine, tree)
+        return Way(name, sum(node.asked for node in tree.nodes), prompt_tokens(tree), run, prepare)
+
+    def turn(self, way: Way, tell: Callable[[str], object]) -> Turn:
+        """A way to be timed, its answers kept."""
+
+        def run() -> None:
+            self.answers[way.name] = way.run()
+
+        def prepare() -> None:
+            tell(way.name)
+            way.prepare()
+
+        return Turn(run, prepare)
+
+    def differences(self) -> dict[str, float]:
+        """By way, how far an answer is from what its whole prompt answers, at most."""
+        work, size = self.work, self.vocabulary
+        likely = self.naive.likelihoods(work.tree(size, likelihood=True), self.engine.encoder.begin)
+        expected = {"likelihood": likely, "likelihood_first": likely}
+        for name, tree in {"first": work.surface(size, 1), "second": work.surface(size, 2)}.items():
+            expected[f"{name}_surface"] = self.naive.log_probabilities(whole_prompts(tree))
+        grown = self.naive.log_probabilities(whole_prompts(work.surface(size, 1, grown=True)))
+        expected |= {"next_visit": grown, "next_visit_cold": grown}
+        found = {}
+        for name, answers in self.answers.items():
+            right = expected.get(name, self.answers["naive"])
+            found[name] = float(np.abs(answers[: len(right)] - right).max())
+        return found
+
+
+def measure(folder: Path, work: Workload, rounds: int, tell: Callable[[str], object] = lambda _: None) -> Report:
+    """Every way in turn, their answers compared, and the rate of the bare matrix products."""
+    bench = Bench(folder, work)
+    ranker, slots = bench.engine.ranker, work.context + work.candidates * work.candidate
+    ways, bare = bench.ways(), Bare(products(ranker, slots))
     with torch.inference_mode():
-        seconds = dict(zip(ways, interleaved(list(ways.values()), rounds), strict=True))
-        answers = {name: way().log_softmax(dim=-1) for name, way in ways.items()}
-        rate = gemm_rate(ranker, tree.size, rounds)
-    rows = {name: _row(name, seconds, answers, work) for name in ways}
-    flops = 2 * active_parameters(ranker) * tree.size
-    return Report(rows, flops / seconds["tree"] / rate, machine())
+        *seconds, multiplying = interleaved([*(bench.turn(way, tell) for way in ways), Turn(bare)], rounds)
+        tell("comparing answers")
+        rows = figures(ways, seconds, bench.differences())
+    took = {way.name: second for way, second in zip(ways, seconds, strict=True)}
+    needed, computed = (flops(products(ranker, slots, read)) for read in (None, work.candidates))
+    rate = bare.flops / multiplying
+    rows["floor"] = floor(rows["tree"], needed / rate / took["tree"])
+    ratios = {name: took[one] / took[other] for name, (one, other) in RATIOS.items()}
+    tell("peak memory")
+    few, many = (peak_bytes(folder, replace(work, candidates=n * work.candidates)) for n in (1, MANY))
+    ratios[MEMORY] = many / few
+    return Report(rows, needed / took["tree"] / rate, computed / took["tree"] / rate, ratios, machine())
 
 
-def _row(name: str, seconds: dict[str, float], answers: dict[str, torch.Tensor], work: Workload) -> Figures:
+def figures(ways: Sequence[Way], seconds: Sequence[float], differences: dict[str, float]) -> dict[str, Figures]:
+    """The rows. The naive way is timed once, on the first workload; elsewhere its time is scaled by prompt tokens."""
+    naive = seconds[0] / ways[0].tokens
     return {
-        "candidates_per_s": work.candidates / seconds[name],
-        "ratio_to_naive": seconds["naive"] / seconds[name],
-        "max_abs_diff": float((answers[name] - answers["naive"]).abs().max()),
+        way.name: {
+            "candidates_per_s": way.candidates / second,
+            "ratio_to_naive": naive * way.tokens / second,
+            "max_abs_diff": differences[way.name],
+        }
+        for way, second in zip(ways, seconds, strict=True)
     }
 
 
-def shapes(ranker: Ranker) -> list[tuple[int, int, float]]:
-    """The matrix products of one slot: (in, out, how often), experts by the share of slots that each of them sees."""
-    config = ranker.lm.config
-    hidden, layers = config.hidden_size, config.num_hidden_layers
-    head = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
-    q, kv = config.num_attention_heads * head, config.num_key_value_heads * head
-    active = getattr(config, "num_experts_per_tok", 1)
-    inner = config.intermediate_size
-    return [
-        (hidden, q, layers), (hidden, kv, 2 * layers), (q, hidden, layers),
-        (hidden, 2 * inner, active * layers), (inner, hidden, active * layers),
-    ]  # fmt: skip
+def floor(tree: Figures, share: float) -> Figures:
+    """A tree whose every moment were a matrix product of a whole forward."""
+    return {name: tree[name] / share for name in ("candidates_per_s", "ratio_to_naive")} | {"max_abs_diff": 0.0}
 
 
-def active_parameters(ranker: Ranker) -> float:
-    """Weights of the matrix products that one slot takes part in, embeddings and router aside."""
-    return sum(n_in * n_out * times for n_in, n_out, times in shapes(ranker))
-
-
-def gemm_rate(ranker: Ranker, slots: int, rounds: int) -> float:
-    """FLOPs a second of the model's own matrix products at this many slots, run bare, each expert's share apart."""
-    experts = getattr(ranker.lm.config, "num_local_experts", 1)
-    active = getattr(ranker.lm.config, "num_experts_per_tok", 1)
-    products = []
-    for place, (n_in, n_out, _) in enumerate(shapes(ranker)):
-        rows = slots * active // experts if place > 2 else slots
-        products.append((torch.randn(rows, n_in), torch.randn(n_out, n_in), experts if place > 2 else 1))
-
-    def multiply() -> None:
-        for x, weight, times in products:
-            for _ in range(times):
-                torch.nn.functional.linear(x, weight)
-
-    work = sum(2 * len(x) * weight.numel() * times for x, weight, times in products)
-    return work / interleaved([multiply], 3 * rounds)[0]
-
-
-def table(report: Report, work: Workload, name: str) -> Table:
+def tables(report: Report, work: Workload, name: str) -> list[Table]:
     """The report for people."""
     title = f"{work.candidates} candidates of {work.candidate} tokens behind {work.context}, {name}, fp32"
-    on = ", ".join(f"{key} {value}" for key, value in report.machine.items())
-    caption = f"token count allows {work.bound:.1f}x; GEMM share of the tree {report.gemm_share:.0%}; {on}"
-    shown = Table(title=title, caption=caption)
+    shown = Table(title=title, caption=", ".join(f"{key} {value}" for key, value in report.machine.items()))
     for heading in ("way", "candidates/s", "against naive", "largest difference"):
         shown.add_column(heading, justify="left" if heading == "way" else "right")
     for way, row in report.rows.items():
         ratio = f"{row['ratio_to_naive']:.1f}x"
         shown.add_row(way, f"{row['candidates_per_s']:,.1f}", ratio, f"{row['max_abs_diff']:.0e}")
-    return shown
+    ratios = Table("figure", "measured", title="ratios", caption=f"token count allows {work.bound:.1f}x against naive")
+    ratios.add_row("GEMM share", f"{report.gemm_share:.0%} (of what is computed: {report.gemm_share_computed:.0%})")
+    for figure, value in report.ratios.items():
+        ratios.add_row(figure, f"{value:.2f}x")
+    return [shown, ratios]

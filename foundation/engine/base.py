@@ -69,11 +69,26 @@ class LeafScores(NamedTuple):
         return np.stack(self.logp)
 
 
+@dataclass(slots=True)
+class CacheStats:
+    """Slots of trunks and stems that were found, and that were computed; edges dropped; bytes held now."""
+
+    hit_slots: int = 0
+    missed_slots: int = 0
+    evictions: int = 0
+    bytes: int = 0
+
+
 class Engine(Protocol):
     """Scores trees and embeds texts. Calls are thread-safe; `read` is cheap and may run beside `score`."""
 
     name: str
     model_version: str
+
+    @property
+    def cache_stats(self) -> CacheStats:
+        """What its cache of trunks and stems did so far."""
+        ...
 
     def count(self, piece: Piece) -> int:
         """How many slots a piece takes."""

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import torch
 
+from foundation.engine.base import CacheStats
 from foundation.engine.forest import Elements
 
 KeyValues = torch.Tensor
@@ -43,16 +44,6 @@ class Step(NamedTuple):
 
     edge: Edge
     slots: int
-
-
-@dataclass(slots=True)
-class CacheStats:
-    """Slots of trunks and stems that were found, and that were computed; edges dropped; bytes held now."""
-
-    hit_slots: int = 0
-    missed_slots: int = 0
-    evictions: int = 0
-    bytes: int = 0
 
 
 class PrefixCache:

@@ -62,6 +62,10 @@ class Readout:
         gained = mean_logp(likely, states, self._ranker.logits) - self._without(keys.values())
         return list(_by_tree(leaves, logp, gained))
 
+    def forget(self) -> None:
+        """Forgets likelihoods without a trunk."""
+        self._priors.clear()
+
     def _answers(self, leaves: Sequence[Leaf], states: States) -> list[npt.NDArray[np.float32]]:
         """Of each leaf [its answers]."""
         answering = [leaf for leaf in leaves if leaf.said.answers]

@@ -15,8 +15,8 @@ import torch
 from foundation import model as models
 from foundation.attention.cpu import CpuKernel
 from foundation.compressor import MAX_TOKENS
-from foundation.engine.base import LeafScores, TokenNode, TokenTree, Vector
-from foundation.engine.cache import CacheStats, PrefixCache
+from foundation.engine.base import CacheStats, LeafScores, TokenNode, TokenTree, Vector
+from foundation.engine.cache import PrefixCache
 from foundation.engine.forest import Forest
 from foundation.engine.readout import Readout
 from foundation.engine.run import Runner, Whose
@@ -72,9 +72,10 @@ class TorchEngine:
         return self._cache.stats
 
     def forget(self) -> None:
-        """Empties the cache of trunks and stems."""
+        """Forgets trunks, stems, and likelihoods without a trunk."""
         with self._forward:
             self._cache.clear()
+            self._readout.forget()
 
     def count(self, piece: Piece) -> int:
         """How many slots a piece takes."""

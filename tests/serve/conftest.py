@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from foundation.engine.base import Engine, LeafScores, TokenTree
+from foundation.engine.base import CacheStats, Engine, LeafScores, TokenTree
 from prompts.tree import Piece, PromptNode, PromptTree
 from serve.server import bind, serving
 from serve.services import Services
@@ -43,6 +43,10 @@ class Controlled:
 
     def read(self, tree: PromptTree) -> TokenTree:
         return self.engine.read(tree)
+
+    @property
+    def cache_stats(self) -> CacheStats:
+        return self.engine.cache_stats
 
     def score(self, trees: Sequence[TokenTree]) -> list[LeafScores]:
         self.batches.append(len(trees))
@@ -75,11 +79,15 @@ def tree_of(leaves: int, text: str = "a film") -> PromptTree:
 
 
 class Reply(NamedTuple):
-    """A response, read as JSON."""
+    """A response; `json` is what its body says, where that is JSON."""
 
     status: int
     headers: Mapping[str, str]
-    json: Any
+    text: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
 
     @property
     def item_ids(self) -> list[str]:
@@ -101,7 +109,7 @@ class Client:
         try:
             connection.request(method, path, data, {**kind, **{k.replace("_", "-"): v for k, v in headers.items()}})
             response = connection.getresponse()
-            return Reply(response.status, dict(response.headers), json.loads(response.read()))
+            return Reply(response.status, dict(response.headers), response.read().decode())
         finally:
             connection.close()
 

@@ -44,7 +44,7 @@ def test_an_unknown_surface_is_404(shared: Client) -> None:
 def test_the_document_describes_every_path_with_its_problems(shared: Client) -> None:
     page: dict[str, Any] = shared.ask("GET", "/openapi.json").json
     assert set(page["paths"]) == {
-        "/v1/surfaces/{surface}/rank", "/v1/surfaces", "/v1/surfaces/{surface}", "/livez", "/readyz",
+        "/v1/surfaces/{surface}/rank", "/v1/surfaces", "/v1/surfaces/{surface}", "/livez", "/readyz", "/metrics",
     }  # fmt: skip
     rank = page["paths"]["/v1/surfaces/{surface}/rank"]["post"]
     assert set(rank["responses"]) >= {"200", "400", "404", "413", "415", "422", "503"}

@@ -35,6 +35,23 @@ def test_before_the_engine_has_answered_it_is_alive_but_not_ready(services: Serv
     assert engine.batches, "the engine was asked"
 
 
+def test_the_cache_tells_what_it_does(client: Client) -> None:
+    def figures() -> dict[str, float]:
+        reply = client.ask("GET", "/metrics")
+        assert reply.headers["content-type"].startswith("text/plain")
+        lines = [line.split() for line in reply.text.splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, value in lines}
+
+    before = figures()
+    for _ in range(2):
+        client.rank(member_id="m3", deadline_ms=20_000)
+    after = figures()
+    assert after["prismrank_cache_missed_slots_total"] > before["prismrank_cache_missed_slots_total"]
+    assert after["prismrank_cache_hit_slots_total"] > before["prismrank_cache_hit_slots_total"]
+    assert after["prismrank_cache_bytes"] > 0
+    assert after["prismrank_cache_evictions_total"] == before["prismrank_cache_evictions_total"] == 0
+
+
 def test_an_engine_that_begins_to_fail_is_noticed_and_so_is_its_return(client: Client, engine: Controlled) -> None:
     engine.error = RuntimeError("out of order")
     assert wait_for(client, 503) < 2.5
