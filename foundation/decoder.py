@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 
 from foundation.attention.merge import Plan, merged_attention
 from foundation.attention.registry import Asked, Hear
+from foundation.product import Make, Plain, Product, UnknownArchitectureError, joined
 
 BLOCK = 1024
 """Rows of a feed-forward at a time."""
@@ -30,10 +31,6 @@ FEW = 0.25
 """The last layer is cut down to the rows that are read when they are at most this share."""
 
 Act = Callable[[torch.Tensor], torch.Tensor]
-
-
-class UnknownArchitectureError(Exception):
-    """A decoder that this forward does not know; transformers' own does it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,55 +57,6 @@ class Norm:
 
 
 @dataclass(frozen=True, slots=True)
-class Product:
-    """A linear map, of one or of several weights that read the same input."""
-
-    weight: torch.Tensor
-    bias: torch.Tensor | None
-
-    @classmethod
-    def joined(cls, *layers: nn.Module) -> Product:
-        """The outputs side by side. The layers' own weights become views of the joined one: nothing is held twice."""
-        if not all(isinstance(layer, nn.Linear) for layer in layers):
-            raise UnknownArchitectureError("a projection that is not linear")
-        linear = cast(Sequence[nn.Linear], layers)
-        weight = _joined([layer.weight for layer in linear])
-        biases: list[torch.Tensor | None] = [layer.bias for layer in linear]
-        if all(bias is None for bias in biases):
-            return cls(weight, None)
-        none = [layer.weight.new_zeros(layer.out_features) for layer in linear]
-        given = [each if bias is None else bias.detach() for bias, each in zip(biases, none, strict=True)]
-        return cls(weight, torch.cat(given))
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return F.linear(x, self.weight, self.bias)
-
-    def add_to(self, target: torch.Tensor, x: torch.Tensor) -> None:
-        """Adds the product to `target`, in place."""
-        target.addmm_(x, self.weight.T)
-        if self.bias is not None:
-            target += self.bias
-
-
-def _joined(weights: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The weights below each other in one tensor, of which they become views."""
-    first, step = weights[0], weights[0].element_size()
-    at = first.data_ptr()
-    for weight in weights:
-        if weight.data_ptr() != at or weight.untyped_storage().data_ptr() != first.untyped_storage().data_ptr():
-            break
-        at += weight.numel() * step
-    else:
-        rows = sum(len(weight) for weight in weights)
-        return first.detach().as_strided((rows, first.shape[1]), (first.shape[1], 1))
-    with torch.inference_mode(mode=False):  # else the weights could not be trained any more
-        whole = torch.cat([weight.detach() for weight in weights])
-    for weight, part in zip(weights, torch.split(whole, [len(weight) for weight in weights]), strict=True):
-        weight.data = part
-    return whole
-
-
-@dataclass(frozen=True, slots=True)
 class Dense:
     """A gated feed-forward (Shazeer 2020)."""
 
@@ -128,23 +76,21 @@ class Mixture:
     """A mixture of gated feed-forwards: slots are sorted by expert, and each expert is one product over all its own."""
 
     router: nn.Module
-    gate_up: torch.Tensor
-    down: torch.Tensor
+    experts: Sequence[tuple[Product, Product]]
     act: Act
 
     def add_to(self, target: torch.Tensor, x: torch.Tensor) -> None:
         """Adds its output for `x` to `target`, in place."""
         _, weights_NT, chosen_NT = self.router(x)
         order = chosen_NT.flatten().argsort(stable=True)
-        counts = chosen_NT.flatten().bincount(minlength=len(self.gate_up)).tolist()
+        counts = chosen_NT.flatten().bincount(minlength=len(self.experts)).tolist()
         sorted_x = x.index_select(0, order // chosen_NT.shape[1])
         shares = weights_NT.flatten().index_select(0, order)[:, None].to(x.dtype)
         outputs, at = torch.empty_like(sorted_x), 0
-        for expert, count in enumerate(counts):
+        for (gate_up, down), count in zip(self.experts, counts, strict=True):
             rows = slice(at, at + count)
             if count:
-                inner = _gated(F.linear(sorted_x[rows], self.gate_up[expert]), self.act).mul_(shares[rows])
-                torch.mm(inner, self.down[expert].T, out=outputs[rows])
+                outputs[rows] = down(_gated(gate_up(sorted_x[rows]), self.act).mul_(shares[rows]))
             at += count
         back_NT = torch.empty_like(order).index_copy_(0, order, torch.arange(len(order), device=order.device))
         for back_N in back_NT.view(chosen_NT.shape).unbind(1):
@@ -210,14 +156,14 @@ def _turn(x_NHE: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:
 class Decoder:
     """Reads a transformers model's weights; what is trained there later is seen here, too."""
 
-    def __init__(self, lm: PreTrainedModel, asked: Sequence[Asked]) -> None:
-        """`asked` is what each layer asks of its attention. Raises UnknownArchitectureError."""
+    def __init__(self, lm: PreTrainedModel, asked: Sequence[Asked], make: Make = Plain) -> None:
+        """`asked` is what each layer asks of its attention, `make` what multiplies. Raises UnknownArchitectureError."""
         base = cast(Any, lm.base_model)
         if {name for name, _ in base.named_children()} != {"embed_tokens", "layers", "norm", "rotary_emb"}:
             raise UnknownArchitectureError(type(base).__name__)
         self._turns = base.rotary_emb
         self._kinds = "layer_type" in inspect.signature(base.rotary_emb.forward).parameters
-        self._layers = [_layer(module, each) for module, each in zip(base.layers, asked, strict=True)]
+        self._layers = [_layer(module, each, make) for module, each in zip(base.layers, asked, strict=True)]
         self._norm = Norm.of(base.norm)
 
     @property
@@ -254,7 +200,7 @@ _KNOWN = {
 }  # fmt: skip
 
 
-def _layer(module: Any, asked: Asked) -> Layer:
+def _layer(module: Any, asked: Asked, make: Make) -> Layer:
     children = dict(module.named_children())
     four = "pre_feedforward_layernorm" in children
     if not children.keys() <= _KNOWN or len(children) != (6 if four else 4):
@@ -272,27 +218,26 @@ def _layer(module: Any, asked: Asked) -> Layer:
         asked=asked,
         kind=getattr(attention, "layer_type", None),
         norm=Norm.of(module.input_layernorm),
-        qkv=Product.joined(attention.q_proj, attention.k_proj, attention.v_proj),
+        qkv=joined(make, attention.q_proj, attention.k_proj, attention.v_proj),
         q_norm=norms[0],
         k_norm=norms[1],
-        out=Product.joined(attention.o_proj),
+        out=joined(make, attention.o_proj),
         attention_norm=after if four else None,
         inner_norm=Norm.of(module.pre_feedforward_layernorm) if four else after,
-        inner=_inner(module.mlp),
+        inner=_inner(module.mlp, make),
         end_norm=Norm.of(module.post_feedforward_layernorm) if four else None,
     )
 
 
-def _inner(module: Any) -> Dense | Mixture:
+def _inner(module: Any, make: Make) -> Dense | Mixture:
     children = dict(module.named_children())
     if children.keys() == {"gate", "experts"}:
-        experts = module.experts
-        weights = experts.gate_up_proj.detach(), experts.down_proj.detach()
-        return Mixture(module.gate, *weights, _act(experts.act_fn))
+        weights = zip(module.experts.gate_up_proj.detach(), module.experts.down_proj.detach(), strict=True)
+        experts = [(make(gate_up, None), make(down, None)) for gate_up, down in weights]
+        return Mixture(module.gate, experts, _act(module.experts.act_fn))
     if {"gate_proj", "up_proj", "down_proj"} <= children.keys():
-        return Dense(
-            Product.joined(module.gate_proj, module.up_proj), Product.joined(module.down_proj), _act(module.act_fn)
-        )
+        gate_up = joined(make, module.gate_proj, module.up_proj)
+        return Dense(gate_up, joined(make, module.down_proj), _act(module.act_fn))
     raise UnknownArchitectureError(type(module).__name__)
 
 

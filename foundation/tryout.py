@@ -12,9 +12,10 @@ import torch
 
 from foundation.attention.merge import Remembered
 from foundation.attention.registry import Asked, register
-from foundation.decoder import Decoder, UnknownArchitectureError
+from foundation.decoder import Decoder
 from foundation.engine.base import TokenNode, TokenTree
 from foundation.engine.pack import Packed, pack
+from foundation.product import UnknownArchitectureError
 from foundation.tokenizer import TextEncoder
 from prompts.errors import CheckpointError
 

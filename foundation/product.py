@@ -1,0 +1,82 @@
+"""Linear maps as the decoder's own forward computes them. N rows, I inputs, O outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class UnknownArchitectureError(Exception):
+    """A decoder that our own forward does not know; transformers' does it."""
+
+
+class Product(Protocol):
+    """x [N, I] to [N, O]."""
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor: ...
+
+    def add_to(self, target: torch.Tensor, x: torch.Tensor) -> None:
+        """Adds the product to `target` [N, O], in place."""
+        ...
+
+
+Make = Callable[[torch.Tensor, torch.Tensor | None], Product]
+"""Of a weight [O, I] and a bias [O]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """The weight as it is; what is trained there is seen here."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """See `Product`."""
+        return F.linear(x, self.weight, self.bias)
+
+    def add_to(self, target: torch.Tensor, x: torch.Tensor) -> None:
+        """See `Product`."""
+        target.addmm_(x, self.weight.T)
+        if self.bias is not None:
+            target += self.bias
+
+
+def joined(make: Make, *layers: nn.Module) -> Product:
+    """Layers that read the same input as one product, their outputs side by side.
+
+    The layers' own weights become views of the joined one: nothing is held twice.
+    """
+    if not all(isinstance(layer, nn.Linear) for layer in layers):
+        raise UnknownArchitectureError("a projection that is not linear")
+    linear = cast(Sequence[nn.Linear], layers)
+    weight = _joined([layer.weight for layer in linear])
+    biases: list[torch.Tensor | None] = [layer.bias for layer in linear]
+    if all(bias is None for bias in biases):
+        return make(weight, None)
+    none = [layer.weight.new_zeros(layer.out_features) for layer in linear]
+    given = [each if bias is None else bias.detach() for bias, each in zip(biases, none, strict=True)]
+    return make(weight, torch.cat(given))
+
+
+def _joined(weights: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The weights below each other in one tensor, of which they become views."""
+    first, step = weights[0], weights[0].element_size()
+    at = first.data_ptr()
+    for weight in weights:
+        if weight.data_ptr() != at or weight.untyped_storage().data_ptr() != first.untyped_storage().data_ptr():
+            break
+        at += weight.numel() * step
+    else:
+        rows = sum(len(weight) for weight in weights)
+        return first.detach().as_strided((rows, first.shape[1]), (first.shape[1], 1))
+    with torch.inference_mode(mode=False):  # else the weights could not be trained any more
+        whole = torch.cat([weight.detach() for weight in weights])
+    for weight, part in zip(weights, torch.split(whole, [len(weight) for weight in weights]), strict=True):
+        weight.data = part
+    return whole
