@@ -30,7 +30,10 @@ OPTIMISM = 0.7  # a request is refused only if an engine this much faster than l
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much work there is room for, in slots (the unit of `TokenTree.size`)."""
+    """How much work there is room for, in slots (the unit of `TokenTree.size`).
+
+    A tree larger than a batch is a batch of its own: the engine computes it in chunks.
+    """
 
     batch_slots: int = 16_384
     queue_slots: int = 65_536
@@ -134,7 +137,7 @@ class Batcher:
     def admit(self, deadline: float, slots: int = 0) -> None:
         """Raises DegradedError when `slots` have no room, or clearly would not be scored by the deadline."""
         now = asyncio.get_running_loop().time()
-        if slots > self.limits.batch_slots or self.queued_slots + slots > self.limits.queue_slots:
+        if self.queued_slots + slots > self.limits.queue_slots:
             raise DegradedError("capacity")
         if now >= deadline or (self._forward and now + OPTIMISM * self._expects(slots, deadline, now) > deadline):
             raise DegradedError("deadline")
@@ -175,8 +178,7 @@ class Batcher:
         slots = 0
         for entry in sorted(self._waiting, key=_urgency):
             size = slots + entry.tree.size
-            in_time = not batch or now + self.pace.expects(size) <= batch[0].deadline
-            if size <= self.limits.batch_slots and in_time:
+            if not batch or self._fits(size, now, batch[0].deadline):
                 batch.append(entry)
                 slots = size
         for entry in batch:
@@ -184,6 +186,10 @@ class Batcher:
         if not self._waiting:
             self._arrived.clear()
         return batch
+
+    def _fits(self, slots: int, now: float, deadline: float) -> bool:
+        """Whether so many slots may be a batch, and would be done by the deadline."""
+        return slots <= self.limits.batch_slots and now + self.pace.expects(slots) <= deadline
 
     def _let_go(self, now: float) -> None:
         """Degrades those that would be late even if they were next: served first, they would make the others late.

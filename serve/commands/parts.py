@@ -58,11 +58,12 @@ def model_folder(model: str) -> Path:
     return Path(model) if Path(model).is_dir() else shipped(model)
 
 
-def open_engine(model: str) -> Engine:
-    """The embedded engine over a model. Raises CheckpointError."""
-    from foundation.engine.torch import TorchEngine
+def open_engine(model: str, cache_bytes: int | None = None) -> Engine:
+    """The embedded engine over a model; None: as it comes. Raises CheckpointError."""
+    from foundation.engine.torch import EngineSettings, TorchEngine
 
-    return TorchEngine.load(model_folder(model))
+    settings = EngineSettings() if cache_bytes is None else EngineSettings(cache_bytes=cache_bytes)
+    return TorchEngine.load(model_folder(model), settings)
 
 
 @contextmanager

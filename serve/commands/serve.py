@@ -24,6 +24,9 @@ def serve(
     surfaces: SurfaceFolder = None,
     host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 is every one.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="The port; 0 takes any that is free.")] = 8000,
+    cache_mb: Annotated[
+        int, typer.Option(min=0, max=1 << 20, help="Memory for trunks and stems that are read again; 0: none.")
+    ] = 512,
 ) -> None:
     """Serve rankings over HTTP, until Ctrl-C. The API's pages are at /docs."""
     from serve import server
@@ -33,6 +36,6 @@ def serve(
         with steps("reading the surfaces") as step:
             registry = open_registry(surfaces)
             step("loading the model")
-            services = Services.open(opened, open_engine(model), registry, step)
+            services = Services.open(opened, open_engine(model, cache_mb << 20), registry, step)
         typer.echo(f"prismrank serves at {server.address(bound)}; Ctrl-C ends it", err=True)
         server.serve(services, bound)

@@ -270,11 +270,15 @@ def test_an_engine_that_answers_too_few_leaves_has_failed(engine: Controlled, mo
     assert run(Batcher(engine), lambda batcher: reason_of(batcher.score(tree, now() + 10))) == "engine"
 
 
-def test_a_tree_larger_than_a_batch_is_over_capacity(engine: Controlled) -> None:
-    tree = engine.read(tree_of(4))
-    batcher = Batcher(engine, Limits(batch_slots=tree.size - 1))
-    assert run(batcher, lambda batcher: reason_of(batcher.score(tree, now() + 10))) == "capacity"
-    assert engine.batches == []
+def test_a_tree_larger_than_a_batch_is_one_by_itself(engine: Controlled) -> None:
+    tree, small = engine.read(tree_of(4)), engine.read(tree_of(1))
+
+    async def work(batcher: Batcher) -> list[Scored]:
+        return await asyncio.gather(*(batcher.score(each, now() + 10) for each in (small, tree, small)))
+
+    scored = run(Batcher(engine, Limits(batch_slots=tree.size - 1, gather_s=0.02)), work)
+    assert [len(each.scores.logp) for each in scored] == [1, 4, 1]
+    assert sorted(engine.batches) == [1, 2]
 
 
 def test_a_full_queue_is_over_capacity_and_empties_again(engine: Controlled) -> None:

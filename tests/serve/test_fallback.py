@@ -142,7 +142,7 @@ def test_an_engine_that_cannot_read_a_tree_degrades(
 
 
 def test_more_than_a_batch_holds_is_degraded_not_failed(services: Services, engine: Controlled) -> None:
-    services.batcher.limits = Limits(batch_slots=40)
+    services.batcher.limits = Limits(queue_slots=40)
     with served(services) as client:
         many = client.rank(member_id="m1", k=40, deadline_ms=LONG)
         assert_degraded(many, "capacity")
