@@ -15,7 +15,7 @@ from foundation.attention.registry import Asked, register
 from foundation.decoder import Decoder
 from foundation.engine.base import TokenNode, TokenTree
 from foundation.engine.pack import Packed, pack
-from foundation.product import UnknownArchitectureError
+from foundation.product import Make, Plain, UnknownArchitectureError
 from foundation.tokenizer import TextEncoder
 from prompts.errors import CheckpointError
 
@@ -47,7 +47,7 @@ def check(ranker: Ranker, encoder: TextEncoder) -> None:
 
 
 @torch.inference_mode()
-def fastest(ranker: Ranker) -> Reader:
+def fastest(ranker: Ranker, make: Make = Plain) -> Reader:
     """Our own forward where it knows the architecture and agrees with transformers', else transformers'."""
     packed = pack([_sample(int(ranker.lm.config.vocab_size))[0]])
     heard: dict[int, Asked] = {}
@@ -58,7 +58,7 @@ def fastest(ranker: Ranker) -> Reader:
 
     expected = _states(ranker, packed, ranker, hear)
     try:
-        decoder = Decoder(ranker.lm, [heard[layer] for layer in range(ranker.layers)])
+        decoder = Decoder(ranker.lm, [heard[layer] for layer in range(ranker.layers)], make)
         return decoder if _close(_states(decoder, packed, ranker, hear), expected) else ranker
     except (UnknownArchitectureError, AttributeError, KeyError):
         return ranker

@@ -43,18 +43,16 @@ class Geometry:
 
     def only(self, rows: Positions) -> Geometry:
         """The same with no queries but `rows`, which rise; they are numbered 0, 1, … in the result."""
-        own = []
-        for one in self.own:
-            first, end = np.searchsorted(rows, (one.q_start, one.q_start + one.q_size))
-            own += [
-                Rectangle(place, 1, one.k_start, int(rows[place]) - one.q_start + 1 + one.k_size - one.q_size)
-                for place in range(int(first), int(end))
-            ]
-        above = []
-        for one in self.above:
-            first, end = np.searchsorted(rows, (one.q_start, one.q_start + one.q_size))
-            if end > first:
-                above.append(one._replace(q_start=int(first), q_size=int(end - first)))
+        own = [
+            Rectangle(place, 1, one.k_start, int(rows[place]) - one.q_start + 1 + one.k_size - one.q_size)
+            for one, (first, end) in zip(self.own, _places(rows, self.own), strict=True)
+            for place in range(first, end)
+        ]
+        above = [
+            one._replace(q_start=first, q_size=end - first)
+            for one, (first, end) in zip(self.above, _places(rows, self.above), strict=True)
+            if end > first
+        ]
         return Geometry(own, above, self.q_positions[rows], self.k_positions, self.remembered_positions)
 
     def windowed(self, window: int | None) -> Geometry:
@@ -84,6 +82,12 @@ class Geometry:
             return False
         queries, keys = self.positions(one)
         return int(queries.max()) - int(keys[0]) >= window
+
+
+def _places(rows: Positions, rectangles: Sequence[Rectangle]) -> list[tuple[int, int]]:
+    """For each rectangle, which of `rows` are among its queries: from, to."""
+    bounds = [(one.q_start, one.q_start + one.q_size) for one in rectangles]
+    return [(first, end) for first, end in np.searchsorted(rows, np.array(bounds).reshape(-1, 2)).tolist()]
 
 
 def without_shared_queries(group: Sequence[Rectangle]) -> list[list[Rectangle]]:

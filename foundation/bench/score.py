@@ -26,7 +26,8 @@ from foundation.bench.products import Bare, flops, products
 from foundation.bench.ways import Answers, ExpandedRanker, Way, after, cold
 from foundation.bench.workload import Workload, prompt_tokens
 from foundation.engine.base import TokenTree
-from foundation.engine.torch import TorchEngine
+from foundation.engine.heap import keep_freed_memory
+from foundation.engine.torch import SERVING, TorchEngine
 from foundation.model import load, shipped
 
 MANY = 10
@@ -73,7 +74,8 @@ class Bench:
     def __init__(self, folder: Path, work: Workload) -> None:
         ranker, encoder = load(folder)
         self.work, self.vocabulary = work, len(encoder.tokenizer)
-        self.engine = TorchEngine(ranker, encoder)
+        keep_freed_memory()
+        self.engine = TorchEngine(ranker, encoder, settings=SERVING)
         self.naive = NaiveRanker(load(folder)[0])
         self.answers: dict[str, Answers] = {}
 

@@ -18,8 +18,10 @@ from foundation.compressor import MAX_TOKENS
 from foundation.engine.base import CacheStats, LeafScores, TokenNode, TokenTree, Vector
 from foundation.engine.cache import PrefixCache
 from foundation.engine.forest import Forest
+from foundation.engine.heap import keep_freed_memory
 from foundation.engine.readout import Readout
 from foundation.engine.run import Runner, Whose
+from foundation.product import Plain, packed_where_faster
 from foundation.tokenizer import TextEncoder
 from foundation.tryout import fastest
 from prompts.tree import Piece, PromptTree
@@ -30,10 +32,19 @@ VECTOR_CACHE = 65_536
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """`cache_bytes` bounds what is remembered of trunks and stems (0: nothing), `chunk_slots` a forward's slots."""
+    """`cache_bytes` bounds what is remembered of trunks and stems (0: nothing), `chunk_slots` a forward's slots.
+
+    `packed`: large weights are held once more, in the layout that is multiplied fastest. Not for a model in training: its
+    changes would not be seen.
+    """
 
     cache_bytes: int = 512 << 20
     chunk_slots: int = 4096
+    packed: bool = False
+
+
+SERVING = EngineSettings(packed=True)
+"""For a model that is loaded to serve."""
 
 
 class TorchEngine:
@@ -55,14 +66,19 @@ class TorchEngine:
         self._forward = threading.Lock()
         self._cache = PrefixCache(self.settings.cache_bytes)
         self._runner = Runner(
-            fastest(ranker), lambda laid: ranker.embed_slots(laid.slots, laid.vectors, self._compress),
-            CpuKernel(), ranker.device, self._cache, self.settings.chunk_slots,
-        )  # fmt: skip
+            reader=fastest(ranker, packed_where_faster if self.settings.packed else Plain),
+            embed=lambda laid: ranker.embed_slots(laid.slots, laid.vectors, self._compress),
+            kernel=CpuKernel(),
+            device=ranker.device,
+            cache=self._cache,
+            chunk_slots=self.settings.chunk_slots,
+        )
         self._readout = Readout(ranker, self._runner, encoder.begin or encoder.encode("\n")[:1] or (0,))
 
     @classmethod
-    def load(cls, folder: Path, settings: EngineSettings | None = None) -> TorchEngine:
+    def load(cls, folder: Path, settings: EngineSettings = SERVING) -> TorchEngine:
         """From a Hugging Face folder. Raises CheckpointError."""
+        keep_freed_memory()
         ranker, encoder = models.load(folder)
         return cls(ranker, encoder, f"{folder.name}@{models.version(folder)}", settings)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,9 +61,9 @@ def model_folder(model: str) -> Path:
 
 def open_engine(model: str, cache_bytes: int | None = None) -> Engine:
     """The embedded engine over a model; None: as it comes. Raises CheckpointError."""
-    from foundation.engine.torch import EngineSettings, TorchEngine
+    from foundation.engine.torch import SERVING, TorchEngine
 
-    settings = EngineSettings() if cache_bytes is None else EngineSettings(cache_bytes=cache_bytes)
+    settings = SERVING if cache_bytes is None else replace(SERVING, cache_bytes=cache_bytes)
     return TorchEngine.load(model_folder(model), settings)
 
 
