@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from foundation.attention.merge import Remembered
-from foundation.attention.registry import Asked, register
+from foundation.attention.gpu import kernel_for
+from foundation.attention.merge import Plan, Remembered
+from foundation.attention.parts import Kernel
+from foundation.attention.registry import Asked, Hear, register
 from foundation.decoder import Decoder
 from foundation.engine.base import TokenNode, TokenTree
-from foundation.engine.pack import Packed, pack
+from foundation.engine.pack import pack
 from foundation.product import Make, Plain, UnknownArchitectureError
 from foundation.tokenizer import TextEncoder
 from prompts.errors import CheckpointError
@@ -47,26 +49,35 @@ def check(ranker: Ranker, encoder: TextEncoder) -> None:
 
 
 @torch.inference_mode()
-def fastest(ranker: Ranker, make: Make = Plain) -> Reader:
-    """Our own forward where it knows the architecture and agrees with transformers', else transformers'."""
-    packed = pack([_sample(int(ranker.lm.config.vocab_size))[0]])
+def asked_by(ranker: Ranker) -> list[Asked]:
+    """What each layer asks of its attention, in order."""
     heard: dict[int, Asked] = {}
 
     def hear(layer: int, asked: Asked, _k: torch.Tensor, _v: torch.Tensor) -> Remembered | None:
         heard[layer] = asked
         return None
 
-    expected = _states(ranker, packed, ranker, hear)
+    _states(ranker, ranker, kernel_for(ranker.device, ranker.lm.dtype, ()), hear)
+    return [heard[layer] for layer in range(ranker.layers)]
+
+
+@torch.inference_mode()
+def fastest(ranker: Ranker, asked: Sequence[Asked], kernel: Kernel, make: Make = Plain) -> Reader:
+    """Our own forward where it knows the architecture and agrees with transformers', else transformers'."""
+    expected = _states(ranker, ranker, kernel)
     try:
-        decoder = Decoder(ranker.lm, [heard[layer] for layer in range(ranker.layers)], make)
-        return decoder if _close(_states(decoder, packed, ranker, hear), expected) else ranker
+        decoder = Decoder(ranker.lm, asked, make)
+        return decoder if _close(_states(decoder, ranker, kernel), expected) else ranker
     except (UnknownArchitectureError, AttributeError, KeyError):
         return ranker
 
 
-def _states(reader: Reader, packed: Packed, ranker: Ranker, hear: object) -> torch.Tensor:
+def _states(reader: Reader, ranker: Ranker, kernel: Kernel, hear: Hear = lambda *_: None) -> torch.Tensor:
+    """Last hidden states at the sample's answers."""
+    packed = pack([_sample(int(ranker.lm.config.vocab_size))[0]])
     positions, rows = (torch.from_numpy(each).to(ranker.device) for each in (packed.positions, packed.rows))
-    return reader.hidden(ranker.embed_slots(packed.slots, packed.vectors), positions, packed.plan, rows, hear)  # type: ignore[arg-type]
+    plan = Plan(packed.plan.geometry, kernel)
+    return reader.hidden(ranker.embed_slots(packed.slots, packed.vectors), positions, plan, rows, hear)
 
 
 def _sample(vocabulary: int) -> tuple[TokenTree, Sequence[Sequence[int]], tuple[int, int]]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from foundation import model as models
-from foundation.attention.cpu import CpuKernel
+from foundation.attention.gpu import kernel_for
 from foundation.compressor import MAX_TOKENS
 from foundation.engine.base import CacheStats, LeafScores, TokenNode, TokenTree, Vector
 from foundation.engine.cache import PrefixCache
@@ -23,7 +23,7 @@ from foundation.engine.readout import Readout
 from foundation.engine.run import Runner, Whose
 from foundation.product import Plain, packed_where_faster
 from foundation.tokenizer import TextEncoder
-from foundation.tryout import fastest
+from foundation.tryout import asked_by, fastest
 from prompts.tree import Piece, PromptTree
 
 VECTOR_CACHE = 65_536
@@ -34,8 +34,8 @@ VECTOR_CACHE = 65_536
 class EngineSettings:
     """`cache_bytes` bounds what is remembered of trunks and stems (0: nothing), `chunk_slots` a forward's slots.
 
-    `packed`: large weights are held once more, in the layout that is multiplied fastest. Not for a model in training: its
-    changes would not be seen.
+    `packed`: large weights are held once more, in the layout that is multiplied fastest. Not for a model in training:
+    its changes would not be seen.
     """
 
     cache_bytes: int = 512 << 20
@@ -65,10 +65,12 @@ class TorchEngine:
         self._vectors: OrderedDict[tuple[int, ...], torch.Tensor] = OrderedDict()
         self._forward = threading.Lock()
         self._cache = PrefixCache(self.settings.cache_bytes)
+        asked = asked_by(ranker)
+        kernel = kernel_for(ranker.device, ranker.lm.dtype, [each.window for each in asked])
         self._runner = Runner(
-            reader=fastest(ranker, packed_where_faster if self.settings.packed else Plain),
+            reader=fastest(ranker, asked, kernel, packed_where_faster if self.settings.packed else Plain),
             embed=lambda laid: ranker.embed_slots(laid.slots, laid.vectors, self._compress),
-            kernel=CpuKernel(),
+            kernel=kernel,
             device=ranker.device,
             cache=self._cache,
             chunk_slots=self.settings.chunk_slots,
@@ -77,9 +79,10 @@ class TorchEngine:
 
     @classmethod
     def load(cls, folder: Path, settings: EngineSettings = SERVING) -> TorchEngine:
-        """From a Hugging Face folder. Raises CheckpointError."""
+        """From a Hugging Face folder, onto a GPU where there is one. Raises CheckpointError."""
         keep_freed_memory()
         ranker, encoder = models.load(folder)
+        ranker.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
         return cls(ranker, encoder, f"{folder.name}@{models.version(folder)}", settings)
 
     @property
