@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, cast
 import torch
 
 from foundation.model import Ranker
+from foundation.product import Make
 
 
 class Product(NamedTuple):
@@ -56,17 +57,17 @@ def flops(found: list[Product]) -> int:
 
 
 class Bare:
-    """Each different product of a forward once, into a tensor that is there: how fast this machine multiplies."""
+    """Each different product of a forward once, by nothing but `make`: how fast this machine multiplies."""
 
-    def __init__(self, found: list[Product]) -> None:
+    def __init__(self, found: list[Product], make: Make) -> None:
         different = sorted(set(found))
         self.flops = flops(different)
         self._given = [
-            (torch.randn(rows, n_in), torch.randn(n_in, n_out), torch.empty(rows, n_out), times)
-            for rows, n_in, n_out, times in different
+            (torch.randn(one.rows, one.n_in), make(torch.randn(one.n_out, one.n_in), None), one.times)
+            for one in different
         ]
 
     def __call__(self) -> None:
-        for x, weight, out, times in self._given:
+        for x, product, times in self._given:
             for _ in range(times):
-                torch.mm(x, weight, out=out)
+                product(x)

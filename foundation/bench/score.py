@@ -2,8 +2,9 @@
 
 All ways take turns within one run, and score the same candidates with the same weights. The GEMM share says how much of
 this machine's matrix speed a cold tree reaches: 2 × active parameters × slots / time, over the rate at which the
-model's own matrix products run when nothing else does (embeddings and attention not counted). `gemm_share_computed`
-counts only the products that are computed: of the last layer, those of the slots that somebody reads.
+model's own matrix products run when nothing else does, as they come or packed, whichever is faster (embeddings and
+attention not counted). `gemm_share_computed` counts only the products that are computed: of the last layer, those of
+the slots that somebody reads.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from foundation.bench.against import WHOLE_BLOCKS, against, lead
 from foundation.bench.machine import Turn, interleaved, machine
 from foundation.bench.naive import NaiveRanker, whole_prompts
 from foundation.bench.peak import peak_bytes
@@ -29,6 +31,7 @@ from foundation.engine.base import TokenTree
 from foundation.engine.heap import keep_freed_memory
 from foundation.engine.torch import SERVING, TorchEngine
 from foundation.model import load, shipped
+from foundation.product import Plain, packed_where_faster
 
 MANY = 10
 """How many times more candidates the rows `tree_many` and `tree_many_cached` score."""
@@ -55,13 +58,20 @@ class Report:
     machine: dict[str, object]
 
 
-def run(json_out: Path | None, model: Path | None = None, rounds: int = 5, workload: Workload | None = None) -> None:
-    """Measure, print one table, and write the figures where asked."""
+def run(
+    json_out: Path | None,
+    model: Path | None = None,
+    rounds: int = 5,
+    workload: Workload | None = None,
+    *,
+    peers: bool = False,
+) -> None:
+    """Measure, print the tables, and write the figures where asked. `peers`: against those that are installed, too."""
     folder, work = model or shipped("nano"), workload or Workload()
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("measuring", total=None)
-        report = measure(folder, work, rounds, lambda name: progress.update(task, description=name))
+        report = measure(folder, work, rounds, lambda way: progress.update(task, description=way), peers=peers)
     for each in tables(report, work, folder.name):
         Console().print(each)
     if json_out is not None:
@@ -133,20 +143,28 @@ class Bench:
         return found
 
 
-def measure(folder: Path, work: Workload, rounds: int, tell: Callable[[str], object] = lambda _: None) -> Report:
+def measure(
+    folder: Path, work: Workload, rounds: int, tell: Callable[[str], object] = lambda _: None, *, peers: bool = False
+) -> Report:
     """Every way in turn, their answers compared, and the rate of the bare matrix products."""
     bench = Bench(folder, work)
     ranker, slots = bench.engine.ranker, work.context + work.candidates * work.candidate
-    ways, bare = bench.ways(), Bare(products(ranker, slots))
+    ways, bare = bench.ways(), [Bare(products(ranker, slots), make) for make in (Plain, packed_where_faster)]
     with torch.inference_mode():
-        *seconds, multiplying = interleaved([*(bench.turn(way, tell) for way in ways), Turn(bare)], rounds)
+        turns = [*(bench.turn(way, tell) for way in ways), *(Turn(each) for each in bare)]
+        *seconds, plain, packed = interleaved(turns, rounds)
         tell("comparing answers")
         rows = figures(ways, seconds, bench.differences())
     took = {way.name: second for way, second in zip(ways, seconds, strict=True)}
     needed, computed = (flops(products(ranker, slots, read)) for read in (None, work.candidates))
-    rate = bare.flops / multiplying
+    rate = bare[0].flops / min(plain, packed)
     rows["floor"] = floor(rows["tree"], needed / rate / took["tree"])
     ratios = {name: took[one] / took[other] for name, (one, other) in RATIOS.items()}
+    if peers:
+        context = replace(work, context=WHOLE_BLOCKS)
+        found = against(bench.engine, bench.naive, folder, context, rounds, tell)
+        rows |= found
+        ratios |= {f"ours over {name}": over for name, over in lead(found).items()}
     tell("peak memory")
     few, many = (peak_bytes(folder, replace(work, candidates=n * work.candidates)) for n in (1, MANY))
     ratios[MEMORY] = many / few

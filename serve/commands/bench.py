@@ -19,7 +19,13 @@ Threads = Annotated[
 
 @app.command("score")
 def score(
-    model: ModelFolder = SHIPPED_MODEL, json_out: JsonFile = None, rounds: Rounds = 5, threads: Threads = 0
+    model: ModelFolder = SHIPPED_MODEL,
+    json_out: JsonFile = None,
+    rounds: Rounds = 5,
+    threads: Threads = 0,
+    peers: Annotated[
+        bool, typer.Option("--peers/--no-peers", help="Against the engines that `make bench-peers` has installed, too.")
+    ] = True,
 ) -> None:
     """Candidates per second: trees, cold and from the cache, against every other way to score the same."""
     import torch
@@ -27,7 +33,7 @@ def score(
     from foundation.bench.score import run
 
     torch.set_num_threads(threads or torch.get_num_threads())
-    run(json_out, model_folder(model), rounds)
+    run(json_out, model_folder(model), rounds, peers=peers)
 
 
 @app.command("train")
