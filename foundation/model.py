@@ -91,9 +91,13 @@ class Ranker(nn.Module):
         return logits_LU.gather(1, pick.clamp(min=0)).masked_fill(pick < 0, float("-inf"))
 
     def logits(self, hidden_RD: torch.Tensor, tokens: torch.Tensor | None = None) -> torch.Tensor:
-        """[R, tokens] of the LM head; None: of the whole vocabulary."""
+        """[R, tokens] of the LM head, in fp32 at least; None: of the whole vocabulary."""
         head = cast(nn.Linear, self.lm.get_output_embeddings())  # type: ignore[no-untyped-call]
-        logits = hidden_RD @ (head.weight if tokens is None else head.weight[tokens]).T
+        wide = torch.promote_types(hidden_RD.dtype, torch.float32)
+        if tokens is None:
+            logits = (hidden_RD @ head.weight.T).to(wide)
+        else:
+            logits = hidden_RD.to(wide) @ head.weight[tokens].to(wide).T
         cap = getattr(self.lm.config, "final_logit_softcapping", None)
         return logits if cap is None else cap * torch.tanh(logits / cap)
 

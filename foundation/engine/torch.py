@@ -21,9 +21,10 @@ from foundation.engine.forest import Forest
 from foundation.engine.heap import keep_freed_memory
 from foundation.engine.readout import Readout
 from foundation.engine.run import Runner, Whose
+from foundation.precision import Precision, reader_at
 from foundation.product import Plain, packed_where_faster
 from foundation.tokenizer import TextEncoder
-from foundation.tryout import asked_by, fastest
+from foundation.tryout import asked_by
 from prompts.tree import Piece, PromptTree
 
 VECTOR_CACHE = 65_536
@@ -35,12 +36,13 @@ class EngineSettings:
     """`cache_bytes` bounds what is remembered of trunks and stems (0: nothing), `chunk_slots` a forward's slots.
 
     `packed`: large weights are held once more, in the layout that is multiplied fastest. Not for a model in training:
-    its changes would not be seen.
+    its changes would not be seen. `precision`: of the decoder's products; bf16 holds every weight of them once more.
     """
 
     cache_bytes: int = 512 << 20
     chunk_slots: int = 4096
     packed: bool = False
+    precision: Precision = "fp32"
 
 
 SERVING = EngineSettings(packed=True)
@@ -67,8 +69,9 @@ class TorchEngine:
         self._cache = PrefixCache(self.settings.cache_bytes)
         asked = asked_by(ranker)
         kernel = kernel_for(ranker.device, ranker.lm.dtype, [each.window for each in asked])
+        exact = packed_where_faster if self.settings.packed else Plain
         self._runner = Runner(
-            reader=fastest(ranker, asked, kernel, packed_where_faster if self.settings.packed else Plain),
+            reader=reader_at(self.settings.precision, ranker, asked, kernel, exact),
             embed=lambda laid: ranker.embed_slots(laid.slots, laid.vectors, self._compress),
             kernel=kernel,
             device=ranker.device,
@@ -79,10 +82,15 @@ class TorchEngine:
 
     @classmethod
     def load(cls, folder: Path, settings: EngineSettings = SERVING) -> TorchEngine:
-        """From a Hugging Face folder, onto a GPU where there is one. Raises CheckpointError."""
+        """From a Hugging Face folder, onto a GPU where there is one.
+
+        Raises CheckpointError, and ConfigError for a precision that is not to be had here.
+        """
         keep_freed_memory()
         ranker, encoder = models.load(folder)
-        ranker.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        halved = settings.precision == "bf16" and device.type == "cuda"  # flash-attn wants all of it in bf16
+        ranker.to(device, torch.bfloat16 if halved else torch.float32)
         return cls(ranker, encoder, f"{folder.name}@{models.version(folder)}", settings)
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -59,12 +59,14 @@ def model_folder(model: str) -> Path:
     return Path(model) if Path(model).is_dir() else shipped(model)
 
 
-def open_engine(model: str, cache_bytes: int | None = None) -> Engine:
-    """The embedded engine over a model; None: as it comes. Raises CheckpointError."""
+def open_engine(model: str, **changes: Any) -> Engine:
+    """The embedded engine over a model; `changes` are to how it comes (see `EngineSettings`).
+
+    Raises CheckpointError, and ConfigError for a precision that is not to be had here.
+    """
     from foundation.engine.torch import SERVING, TorchEngine
 
-    settings = SERVING if cache_bytes is None else replace(SERVING, cache_bytes=cache_bytes)
-    return TorchEngine.load(model_folder(model), settings)
+    return TorchEngine.load(model_folder(model), replace(SERVING, **changes))
 
 
 @contextmanager

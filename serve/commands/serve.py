@@ -27,6 +27,9 @@ def serve(
     cache_mb: Annotated[
         int, typer.Option(min=0, max=1 << 20, help="Memory for trunks and stems that are read again; 0: none.")
     ] = 512,
+    precision: Annotated[
+        str, typer.Option(help="fp32, exact; or bf16, faster where the hardware has it (docs/precision.md).")
+    ] = "fp32",
 ) -> None:
     """Serve rankings over HTTP, until Ctrl-C. The API's pages are at /docs."""
     from serve import server
@@ -36,6 +39,7 @@ def serve(
         with steps("reading the surfaces") as step:
             registry = open_registry(surfaces)
             step("loading the model")
-            services = Services.open(opened, open_engine(model, cache_mb << 20), registry, step)
+            engine = open_engine(model, cache_bytes=cache_mb << 20, precision=precision)
+            services = Services.open(opened, engine, registry, step)
         typer.echo(f"prismrank serves at {server.address(bound)}; Ctrl-C ends it", err=True)
         server.serve(services, bound)
