@@ -32,7 +32,7 @@ class Compressor(nn.Module):
 
     def forward(self, embedding: nn.Embedding, texts: Sequence[tuple[int, ...]]) -> torch.Tensor:
         """[U, D]; a text longer than MAX_TOKENS is cut, an empty one is read as token 0."""
-        ids_UT, mask_UT = padded(texts)
+        ids_UT, mask_UT = (each.to(self.query_QD.device) for each in padded(texts))
         token_UTD = embedding(ids_UT)
         token_UTD = token_UTD * torch.rsqrt(token_UTD.pow(2).mean(-1, keepdim=True) + 1e-6)
         score_UTQ = token_UTD @ self.query_QD.T + self.place_TQ[: ids_UT.shape[1]]

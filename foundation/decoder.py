@@ -180,7 +180,8 @@ class Decoder:
             q, k, v = layer.split(x_ND, turns[layer.kind])
             remembered = hear(number, layer.asked, k, v)
             if number == self.layers - 1 and len(rows) <= FEW * len(x_ND):
-                plan, q, x_ND, rows = plan.only(rows.cpu().numpy()), q[rows], x_ND[rows], torch.arange(len(rows))
+                plan, q, x_ND = plan.only(rows.cpu().numpy()), q[rows], x_ND[rows]
+                rows = torch.arange(len(rows), device=rows.device)
             out, _ = merged_attention(q, k, v, plan.parts(layer.asked.window), layer.asked.scale, remembered)
             layer.rest(x_ND, out.flatten(1))
         return self._norm(x_ND[rows])

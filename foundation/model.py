@@ -77,7 +77,7 @@ class Ranker(nn.Module):
     def forward(self, packed: Packed, compress: Compress | None = None) -> torch.Tensor:
         """Answer logits [L, A]; columns past a leaf's own answers are -inf."""
         x_ND = self.embed_slots(packed.slots, packed.vectors, compress)
-        positions, rows = torch.from_numpy(packed.positions), torch.from_numpy(packed.rows)
+        positions, rows = (torch.from_numpy(each).to(self.device) for each in (packed.positions, packed.rows))
         return self.answer_logits(self.hidden(x_ND, positions, packed.plan, rows), packed.answers)
 
     def answer_logits(self, hidden_LD: torch.Tensor, answers: Sequence[tuple[int, ...]]) -> torch.Tensor:
@@ -133,7 +133,10 @@ def gather_vectors(vectors: Sequence[Vector], compress: Compress) -> torch.Tenso
     texts = [v for v in vectors if isinstance(v, tuple)]
     place = {text: n for n, text in enumerate(dict.fromkeys(texts))}
     given = [v for v in vectors if not isinstance(v, tuple)]
-    tables = ([compress(list(place))] if place else []) + ([torch.stack(given)] if given else [])
+    tables = [compress(list(place))] if place else []
+    if given:
+        stacked = torch.stack(given)
+        tables.append(stacked.to(tables[0]) if tables else stacked)
     numbers, next_given = [], len(place)
     for vector in vectors:
         if isinstance(vector, tuple):

@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch.nn import functional as F
 
-from foundation.attention.parts import Kernel
 from foundation.attention.registry import Asked
 from foundation.decoder import Decoder
 from foundation.product import Make, Plain, Product
-from foundation.tryout import fastest
 from prompts.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -69,14 +67,15 @@ def make_for(precision: str, device: torch.device, exact: Make = Plain) -> Make:
     return Bf16.of
 
 
-def reader_at(precision: str, ranker: Ranker, asked: Sequence[Asked], kernel: Kernel, exact: Make = Plain) -> Reader:
-    """The fastest reader at a precision; `asked` is what each layer asks of its attention.
+def reader_at(precision: str, ranker: Ranker, asked: Sequence[Asked], *, known: bool, exact: Make = Plain) -> Reader:
+    """Our own forward at a precision where it knows the architecture, else transformers'.
 
-    Raises ConfigError as `make_for` does, and for bf16 with an architecture that only transformers' forward knows.
+    `asked` is what each layer asks of its attention; `exact` multiplies in fp32. Raises ConfigError as `make_for` does,
+    and for bf16 with an architecture that only transformers' forward knows.
     """
     make = make_for(precision, ranker.device, exact)
-    if precision == "fp32":
-        return fastest(ranker, asked, kernel, exact)
-    if fastest(ranker, asked, kernel) is ranker:  # bf16 is too coarse to tell a missing part of an architecture by
+    if known:
+        return Decoder(ranker.lm, asked, make)
+    if precision != "fp32":
         raise ConfigError(f"precision {precision}: only transformers' forward knows this architecture; choose fp32")
-    return Decoder(ranker.lm, asked, make)
+    return ranker

@@ -12,7 +12,6 @@ import torch
 
 from foundation.attention.gpu import kernel_for
 from foundation.attention.merge import Plan, Remembered
-from foundation.attention.parts import Kernel
 from foundation.attention.registry import Asked, Hear, register
 from foundation.decoder import Decoder
 from foundation.engine.base import TokenNode, TokenTree
@@ -50,33 +49,32 @@ def check(ranker: Ranker, encoder: TextEncoder) -> None:
 
 @torch.inference_mode()
 def asked_by(ranker: Ranker) -> list[Asked]:
-    """What each layer asks of its attention, in order."""
+    """What each layer of a model in fp32 asks of its attention, in order."""
     heard: dict[int, Asked] = {}
 
     def hear(layer: int, asked: Asked, _k: torch.Tensor, _v: torch.Tensor) -> Remembered | None:
         heard[layer] = asked
         return None
 
-    _states(ranker, ranker, kernel_for(ranker.device, ranker.lm.dtype, ()), hear)
+    _states(ranker, ranker, hear)
     return [heard[layer] for layer in range(ranker.layers)]
 
 
 @torch.inference_mode()
-def fastest(ranker: Ranker, asked: Sequence[Asked], kernel: Kernel, make: Make = Plain) -> Reader:
-    """Our own forward where it knows the architecture and agrees with transformers', else transformers'."""
-    expected = _states(ranker, ranker, kernel)
+def knows(ranker: Ranker, asked: Sequence[Asked], make: Make = Plain) -> bool:
+    """Whether our own forward knows the architecture and, in fp32, agrees with transformers'."""
     try:
-        decoder = Decoder(ranker.lm, asked, make)
-        return decoder if _close(_states(decoder, ranker, kernel), expected) else ranker
+        found = _states(Decoder(ranker.lm, asked, make), ranker)
     except (UnknownArchitectureError, AttributeError, KeyError):
-        return ranker
+        return False
+    return _close(found, _states(ranker, ranker))
 
 
-def _states(reader: Reader, ranker: Ranker, kernel: Kernel, hear: Hear = lambda *_: None) -> torch.Tensor:
+def _states(reader: Reader, ranker: Ranker, hear: Hear = lambda *_: None) -> torch.Tensor:
     """Last hidden states at the sample's answers."""
     packed = pack([_sample(int(ranker.lm.config.vocab_size))[0]])
     positions, rows = (torch.from_numpy(each).to(ranker.device) for each in (packed.positions, packed.rows))
-    plan = Plan(packed.plan.geometry, kernel)
+    plan = Plan(packed.plan.geometry, kernel_for(ranker.device, torch.float32, ()))
     return reader.hidden(ranker.embed_slots(packed.slots, packed.vectors), positions, plan, rows, hear)
 
 

@@ -14,7 +14,8 @@ from surfaces.spec import SurfaceSpec
 from surfaces.spec_file import read_spec
 
 README = Path("README.md").read_text(encoding="utf-8")
-COMMANDS = sorted(set(re.findall(r"prismrank ((?:surface |bench |model )?[a-z]+)(?= |`|$)", README, flags=re.MULTILINE)))
+CALLED = r"prismrank ((?:surface |bench |model )?[a-z]+)(?= |`|$)"
+COMMANDS = sorted(set(re.findall(CALLED, README, flags=re.MULTILINE)))
 FILES = sorted(set(re.findall(r"(?<![\w/.])((?:configs|docs)/[\w/.-]+\.\w+)", README)))
 
 

@@ -1,8 +1,8 @@
-"""Tree attention by PyTorch's FlexAttention (Dong et al. 2024): no limit on dtypes or windows.
+"""Tree attention by FlexAttention (Dong et al. 2024): fp32, and sliding windows over trees, which flash-attn lacks.
 
 In one call a query sees a single run of keys, so the mask is two numbers a query, whether the call is causal, cut by a
 window or neither. Nothing is gathered but queries, and no mask of queries by keys is built: of blocks of keys that no
-query of a block sees, FlexAttention computes nothing.
+query of a block sees, FlexAttention computes nothing. Compiled for a GPU, it wants heads of at least 16.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from foundation.attention.ragged import Call, as_rows, calls
 BLOCK = 128
 """Slots of a block. A call has at least two blocks of queries and of keys: compilers treat one as a case of its own."""
 GRAPHS = 64
-"""It is compiled anew for shapes of another kind: half a dozen times for a model, and never so often."""
+"""It is compiled anew for shapes of another kind: a few times for a model, and never so often."""
 
 FlexAttention = Callable[..., Any]
 """`torch.nn.attention.flex_attention.flex_attention`, as it is or compiled."""
@@ -87,8 +87,8 @@ class FlexKernel:
         return FlexPart(as_rows(slots, self.device), padding, mask, call.own, call.remembered, self.attention)
 
 
-def compiled(backend: str = "inductor") -> FlexAttention:
-    """FlexAttention as fused kernels, for shapes that change from call to call."""
+def compiled(backend: str | Callable[..., Any] = "inductor") -> FlexAttention:
+    """FlexAttention as fused kernels, for shapes that change from call to call; `backend` as `torch.compile` has it."""
     found: FlexAttention = torch.compile(  # type: ignore[call-overload]  # its types lack recompile_limit
         flex_attention, backend=backend, dynamic=True, fullgraph=True, recompile_limit=GRAPHS
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -72,7 +73,7 @@ def _compared(
     tree = work.tree(len(engine.encoder.tokenizer))
     prompts = whole_prompts(tree)
     answered: list[Answers] = []
-    run, prepare = after(engine, tree, tree)
+    run, prepare = after(engine, replace(work, candidates=1).tree(len(engine.encoder.tokenizer)), tree)
     turns = [Turn(lambda: naive.logits(prompts[:BATCH])), Turn(lambda: answered.append(run()), prepare)]
     turns += [Turn(_asked(opponent, tree, tell)) for opponent in opponents]
     slow, ours, *_ = interleaved(turns, rounds)
@@ -80,7 +81,7 @@ def _compared(
     expected = naive.log_probabilities(prompts)
     rows = {OURS: _row(work.candidates, ours, plain, answered[-1], expected)}
     for opponent in opponents:
-        seconds = median(reply.cpu_seconds for reply in opponent.replies[1:])
+        seconds = median(reply.cpu_seconds for reply in opponent.replies[-rounds:])
         answers = log_softmax(opponent.replies[-1].logp, axis=1)
         rows[opponent.name] = _row(work.candidates, seconds, plain, answers, expected)
     return rows

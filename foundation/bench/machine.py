@@ -31,6 +31,10 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+QUICK_S = 1.0
+"""Below this, what happens only the first time may count."""
+
+
 def clock() -> Callable[[], float]:
     """Processor time with one thread, which other jobs disturb less; else the time on the wall."""
     return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
@@ -44,15 +48,17 @@ class Turn(NamedTuple):
 
 
 def interleaved(ways: Sequence[Callable[[], object] | Turn], rounds: int) -> list[float]:
-    """Median seconds of each way, after one warm-up, the ways taking turns: a slow moment hits all alike."""
+    """Median seconds of each way; they take turns, so a slow moment hits all alike. A quick way is warmed up first."""
     turns = [way if isinstance(way, Turn) else Turn(way) for way in ways]
     now = clock()
     seconds: list[list[float]] = [[] for _ in turns]
     for number in range(rounds + 1):
         for place, turn in enumerate(turns):
+            if len(seconds[place]) == rounds:
+                continue
             turn.prepare()
             started = now()
             turn.run()
-            if number:
+            if number or now() - started > QUICK_S:
                 seconds[place].append(now() - started)
     return [median(each) for each in seconds]

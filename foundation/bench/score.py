@@ -95,12 +95,13 @@ class Bench:
         tree, likely = work.tree(size), work.tree(size, likelihood=True)
         first, second, grown = work.surface(size, 1), work.surface(size, 2), work.surface(size, 1, grown=True)
         many = replace(work, candidates=MANY * work.candidates).tree(size)
+        visited = replace(work, candidates=1).tree(size)
         prompts, expanded = whole_prompts(tree), ExpandedRanker(self.naive)
         return [
             Way("naive", work.candidates, prompt_tokens(tree), lambda: self.naive.log_probabilities(prompts)),
             Way("expanded", work.candidates, prompt_tokens(tree), lambda: expanded.log_probabilities(tree)),
             self._ours("tree", tree),
-            self._ours("tree_cached", tree, tree),
+            self._ours("tree_cached", tree, visited),
             self._ours("first_surface", first),
             self._ours("second_surface", second, first),
             self._ours("next_visit_cold", grown),
@@ -108,7 +109,7 @@ class Bench:
             self._ours("likelihood_first", likely),
             self._ours("likelihood", likely, work.tree(size, likelihood=True, member=1)),
             self._ours("tree_many", many),
-            self._ours("tree_many_cached", many, many),
+            self._ours("tree_many_cached", many, visited),
         ]
 
     def _ours(self, name: str, tree: TokenTree, before: TokenTree | None = None) -> Way:

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,7 @@ from foundation.engine.run import Runner, Whose
 from foundation.precision import Precision, reader_at
 from foundation.product import Plain, packed_where_faster
 from foundation.tokenizer import TextEncoder
-from foundation.tryout import asked_by
+from foundation.tryout import asked_by, knows
 from prompts.tree import Piece, PromptTree
 
 VECTOR_CACHE = 65_536
@@ -60,18 +61,24 @@ class TorchEngine:
         encoder: TextEncoder,
         model_version: str = "unsaved",
         settings: EngineSettings | None = None,
+        device: torch.device | None = None,
     ) -> None:
+        """`device`: where the model goes; None: it stays. Raises ConfigError for a precision that is not to be had."""
         self.ranker, self.encoder, self.model_version = ranker.eval(), encoder, model_version
         self.settings = settings or EngineSettings()
         self.compresses = ranker.compressor is not None
         self._vectors: OrderedDict[tuple[int, ...], torch.Tensor] = OrderedDict()
         self._forward = threading.Lock()
         self._cache = PrefixCache(self.settings.cache_bytes)
-        asked = asked_by(ranker)
-        kernel = kernel_for(ranker.device, ranker.lm.dtype, [each.window for each in asked])
         exact = packed_where_faster if self.settings.packed else Plain
+        asked = asked_by(ranker)
+        known = knows(ranker, asked, exact)  # in fp32: bf16 is too coarse to tell a missing part of an architecture by
+        if device is not None:
+            halved = self.settings.precision == "bf16" and device.type == "cuda"  # flash-attn wants all of it in bf16
+            ranker.to(device, torch.bfloat16 if halved else torch.float32)
+        kernel = kernel_for(ranker.device, ranker.lm.dtype, [each.window for each in asked])
         self._runner = Runner(
-            reader=reader_at(self.settings.precision, ranker, asked, kernel, exact),
+            reader=reader_at(self.settings.precision, ranker, asked, known=known, exact=exact),
             embed=lambda laid: ranker.embed_slots(laid.slots, laid.vectors, self._compress),
             kernel=kernel,
             device=ranker.device,
@@ -89,9 +96,7 @@ class TorchEngine:
         keep_freed_memory()
         ranker, encoder = models.load(folder)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        halved = settings.precision == "bf16" and device.type == "cuda"  # flash-attn wants all of it in bf16
-        ranker.to(device, torch.bfloat16 if halved else torch.float32)
-        return cls(ranker, encoder, f"{folder.name}@{models.version(folder)}", settings)
+        return cls(ranker, encoder, f"{folder.name}@{models.version(folder)}", settings, device)
 
     @property
     def cache_stats(self) -> CacheStats:
@@ -125,7 +130,8 @@ class TorchEngine:
             return np.zeros((0, self.ranker.hidden_size), np.float32)
         with self._forward, torch.inference_mode():
             rows = [self._embed(texts[at : at + 256]) for at in range(0, len(texts), 256)]
-        return np.asarray(torch.nn.functional.normalize(torch.cat(rows), dim=-1).cpu().numpy(), dtype=np.float32)
+            unit_TD = torch.nn.functional.normalize(torch.cat(rows).float(), dim=-1)
+        return cast(npt.NDArray[np.float32], unit_TD.cpu().numpy())
 
     def _embed(self, texts: Sequence[str]) -> torch.Tensor:
         ids = [self.encoder.encode(text) or (0,) for text in texts]
