@@ -39,6 +39,7 @@ class Norm:
 
     weight: torch.Tensor
     eps: float
+    counts_from: int = 0
 
     @classmethod
     def of(cls, module: nn.Module) -> Norm:
@@ -47,13 +48,14 @@ class Norm:
         eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
         if not name.endswith("RMSNorm") or weight is None or eps is None:
             raise UnknownArchitectureError(name)
-        return cls(weight.detach() + 1 if name.startswith("Gemma") else weight.detach(), float(eps))
+        return cls(weight.detach(), float(eps), int(name.startswith("Gemma")))
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         wide = torch.promote_types(x.dtype, torch.float32)
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide)
         shrink = length.square_().div_(x.shape[-1]).add_(self.eps).rsqrt_()
-        return (x * self.weight).mul_(shrink.to(x.dtype))
+        weight = self.weight + self.counts_from if self.counts_from else self.weight
+        return (x * weight).mul_(shrink.to(x.dtype))
 
 
 @dataclass(frozen=True, slots=True)

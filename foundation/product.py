@@ -88,24 +88,24 @@ def joined(make: Make, *layers: nn.Module) -> Product:
     linear = cast(Sequence[nn.Linear], layers)
     weight = _joined([layer.weight for layer in linear])
     biases: list[torch.Tensor | None] = [layer.bias for layer in linear]
-    if all(bias is None for bias in biases):
-        return make(weight, None)
-    none = [layer.weight.new_zeros(layer.out_features) for layer in linear]
-    given = [each if bias is None else bias.detach() for bias, each in zip(biases, none, strict=True)]
-    return make(weight, torch.cat(given))
+    given = [bias for bias in biases if bias is not None]
+    if len(given) not in (0, len(linear)):
+        raise UnknownArchitectureError("biases on some of the projections that read one input")
+    return make(weight, _joined(given) if given else None)
 
 
 def _joined(weights: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The weights below each other in one tensor, of which they become views."""
+    """Weights [O, I] or biases [O] below each other in one tensor, of which they become views."""
     first, step = weights[0], weights[0].element_size()
     at = first.data_ptr()
     for weight in weights:
-        if weight.data_ptr() != at or weight.untyped_storage().data_ptr() != first.untyped_storage().data_ptr():
+        together = weight.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+        if weight.data_ptr() != at or not together or not weight.is_contiguous():
             break
         at += weight.numel() * step
     else:
         rows = sum(len(weight) for weight in weights)
-        return first.detach().as_strided((rows, first.shape[1]), (first.shape[1], 1))
+        return first.detach().as_strided((rows, *first.shape[1:]), first.stride())
     with torch.inference_mode(mode=False):  # else the weights could not be trained any more
         whole = torch.cat([weight.detach() for weight in weights])
     for weight, part in zip(weights, torch.split(whole, [len(weight) for weight in weights]), strict=True):

@@ -5,7 +5,7 @@ transformers knows hundreds of architectures, and a part of one that is missed h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,15 +15,21 @@ from foundation.attention.merge import Plan, Remembered
 from foundation.attention.registry import Asked, Hear, register
 from foundation.decoder import Decoder
 from foundation.engine.base import TokenNode, TokenTree
+from foundation.engine.cache import PrefixCache
+from foundation.engine.forest import Forest
 from foundation.engine.pack import pack
+from foundation.engine.run import Reader, Runner, Whose
 from foundation.product import Make, Plain, UnknownArchitectureError
 from foundation.tokenizer import TextEncoder
 from prompts.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from foundation.engine.run import Reader
     from foundation.model import Ranker
 
+UNKNOWN = (UnknownArchitectureError, AttributeError, KeyError, TypeError, ValueError, IndexError, RuntimeError)
+"""What comes of reading an architecture as if it were another."""
+FAR = 1_000_003
+"""A position beyond every length at which an architecture changes what it does."""
 BOUND = 1e-3
 """Far above rounding, far below what a missing part of an architecture makes."""
 
@@ -37,14 +43,40 @@ def check(ranker: Ranker, encoder: TextEncoder) -> None:
     tree, paths, answers = _sample(vocabulary)
     if ranker.compressor is not None and not ranker.compress([tree.nodes[0].slots]).isfinite().all():
         raise CheckpointError("the compressor's weights are no numbers")
+    for module in ranker.lm.modules():
+        _check_positions(getattr(module, "rope_type", None))
     found = ranker(pack([tree]))
     ranker.lm.set_attn_implementation("eager")
     try:
         expected = torch.stack([ranker.lm(torch.tensor([path])).logits[0, -1, list(answers)] for path in paths])
     finally:
         ranker.lm.set_attn_implementation(register())
-    if not _close(found, expected):
+    if not all(_close(each, expected) for each in (found, *_in_pieces(ranker, tree, answers))):
         raise CheckpointError("its answers over a tree differ from its own: this architecture is not supported yet")
+
+
+def _check_positions(kinds: object) -> None:
+    for kind in kinds.values() if isinstance(kinds, dict) else (kinds,):
+        if kind in ("dynamic", "longrope"):
+            raise CheckpointError(f"its positions ({kind}) depend on the longest text that is scored beside a leaf")
+
+
+def _in_pieces(ranker: Ranker, tree: TokenTree, answers: tuple[int, ...]) -> Iterator[torch.Tensor]:
+    """Answer logits as an engine computes them: a few slots at a time, cold and from the cache."""
+    asked = asked_by(ranker)
+    runner = Runner(
+        reader=Decoder(ranker.lm, asked) if knows(ranker, asked) else ranker,
+        embed=lambda laid: ranker.embed_slots(laid.slots, laid.vectors),
+        kernel=kernel_for(ranker.device, torch.float32, [each.window for each in asked]),
+        device=ranker.device,
+        cache=PrefixCache(1 << 30),
+        chunk_slots=4,
+    )
+    forest = Forest.of([tree])
+    ends = [Whose(index, len(node.slots) - 1) for index, node in enumerate(tree.nodes) if node.answers]
+    for _ in ("cold", "from the cache"):
+        states = runner.hidden(forest, {end.node: (end.slot,) for end in ends})
+        yield ranker.answer_logits(states.of(ends), [answers] * len(ends))
 
 
 @torch.inference_mode()
@@ -64,16 +96,17 @@ def asked_by(ranker: Ranker) -> list[Asked]:
 def knows(ranker: Ranker, asked: Sequence[Asked], make: Make = Plain) -> bool:
     """Whether our own forward knows the architecture and, in fp32, agrees with transformers'."""
     try:
-        found = _states(Decoder(ranker.lm, asked, make), ranker)
-    except (UnknownArchitectureError, AttributeError, KeyError):
+        decoder = Decoder(ranker.lm, asked, make)
+        found, expected = ([_states(reader, ranker, first=first) for first in (0, FAR)] for reader in (decoder, ranker))
+    except UNKNOWN:
         return False
-    return _close(found, _states(ranker, ranker))
+    return all(map(_close, found, expected))
 
 
-def _states(reader: Reader, ranker: Ranker, hear: Hear = lambda *_: None) -> torch.Tensor:
-    """Last hidden states at the sample's answers."""
+def _states(reader: Reader, ranker: Ranker, hear: Hear = lambda *_: None, first: int = 0) -> torch.Tensor:
+    """Last hidden states at the sample's answers, the root at position `first`."""
     packed = pack([_sample(int(ranker.lm.config.vocab_size))[0]])
-    positions, rows = (torch.from_numpy(each).to(ranker.device) for each in (packed.positions, packed.rows))
+    positions, rows = (torch.from_numpy(each).to(ranker.device) for each in (packed.positions + first, packed.rows))
     plan = Plan(packed.plan.geometry, kernel_for(ranker.device, torch.float32, ()))
     return reader.hidden(ranker.embed_slots(packed.slots, packed.vectors), positions, plan, rows, hear)
 

@@ -14,6 +14,12 @@ from prompts.errors import CheckpointError
 IMPLEMENTATION = "prismrank_tree"
 
 
+class Window(NamedTuple):
+    """What stands for a mask: how many slots back a layer sees."""
+
+    slots: int
+
+
 class Asked(NamedTuple):
     """What a layer asks of its attention."""
 
@@ -30,7 +36,7 @@ def tree_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    _mask: torch.Tensor | None,
+    attention_mask: Window | None,
     scaling: float | None = None,
     *,
     tree_plan: Plan,
@@ -42,8 +48,7 @@ def tree_attention(
         if options.get(name) is not None:
             raise CheckpointError(f"the model's attention has {name}, which attention over trees does not do yet")
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-    window = options.get("sliding_window")
-    asked = Asked(window if isinstance(window, int) else None, scaling or query.shape[-1] ** -0.5)
+    asked = Asked(_agreed(options.get("sliding_window"), attention_mask), scaling or query.shape[-1] ** -0.5)
     remembered = tree_hear(int(getattr(module, "layer_idx", 0)), asked, k, v) if tree_hear else None
     parts = tree_plan.parts(asked.window)
     if torch.is_grad_enabled() and q.requires_grad:
@@ -54,8 +59,20 @@ def tree_attention(
     return merged_attention(q, k, v, parts, asked.scale, remembered)[0][None], None
 
 
+def _agreed(said: object, told: Window | None) -> int | None:
+    """The window of a layer. transformers tells a layer of it twice, where an architecture does not forget one."""
+    window = said if isinstance(said, int) else None
+    if window != (told.slots if told else None):
+        raise CheckpointError("a layer's mask and its attention do not agree on a sliding window")
+    return window
+
+
+def _mask(*_: object, local_size: int | None = None, **__: object) -> Window | None:
+    return None if local_size is None else Window(local_size)
+
+
 def register() -> str:
     """Make the attention known to transformers; returns the name for `attn_implementation`."""
     AttentionInterface.register(IMPLEMENTATION, tree_attention)
-    AttentionMaskInterface.register(IMPLEMENTATION, lambda *_, **__: None)
+    AttentionMaskInterface.register(IMPLEMENTATION, _mask)
     return IMPLEMENTATION

@@ -84,7 +84,7 @@ class PrefixCache:
         held = rest(known)
         if held.numel() * held.element_size() > self.limit_bytes:
             return
-        parent = self._split(*steps[-1]) if steps else self._roots.setdefault(salt, Edge((), held[:, :, :0], None))
+        parent = self._split(*steps[-1]) if steps else self._root(salt)
         edge = Edge(path[known:], held, parent)
         parent.children[edge.says[0]] = edge
         self._edges.add(edge)
@@ -98,6 +98,10 @@ class PrefixCache:
         self._edges.clear()
         self._oldest.clear()
         self.stats.bytes = 0
+
+    def _root(self, salt: str) -> Edge:
+        """What the first edges of a salt hang from; it holds nothing, and goes with the last of them."""
+        return self._roots.setdefault(salt, Edge((salt,), torch.empty(0), None))
 
     def _split(self, edge: Edge, slots: int) -> Edge:
         """The edge, cut down to its first `slots` slots; the rest of it hangs below."""
@@ -141,6 +145,8 @@ class PrefixCache:
             del parent.children[edge.says[0]]
             if parent in self._edges:
                 self._expose(parent)
+            elif not parent.children:
+                del self._roots[str(parent.says[0])]
 
 
 def _common(one: Elements, other: Elements) -> int:

@@ -120,7 +120,7 @@ def elements(slots: tuple[int, ...], vectors: tuple[Vector, ...]) -> Elements:
 
 def _said(vector: Vector) -> Hashable:
     if isinstance(vector, torch.Tensor):
-        return vector.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+        return vector.dtype, vector.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
     return vector
 
 

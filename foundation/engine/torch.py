@@ -26,6 +26,7 @@ from foundation.precision import Precision, reader_at
 from foundation.product import Plain, packed_where_faster
 from foundation.tokenizer import TextEncoder
 from foundation.tryout import asked_by, knows
+from prompts.errors import ConfigError
 from prompts.tree import Piece, PromptTree
 
 VECTOR_CACHE = 65_536
@@ -44,6 +45,10 @@ class EngineSettings:
     chunk_slots: int = 4096
     packed: bool = False
     precision: Precision = "fp32"
+
+    def __post_init__(self) -> None:
+        if self.chunk_slots < 1:
+            raise ConfigError(f"chunk_slots is {self.chunk_slots}; a chunk holds at least one slot")
 
 
 SERVING = EngineSettings(packed=True)
