@@ -66,6 +66,7 @@ def _started(stack: ExitStack, folder: Path, tell: Callable[[str], object]) -> l
     return found
 
 
+@torch.inference_mode()
 def _compared(
     engine: TorchEngine, naive: NaiveRanker, work: Workload, rounds: int, opponents: Sequence[Opponent],
     tell: Callable[[str], object],
