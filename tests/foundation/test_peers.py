@@ -11,6 +11,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from foundation.bench.peers import loop, peer
 from foundation.bench.peers.peer import Peer, PeerError, installed
@@ -208,3 +210,25 @@ def test_the_loop_warms_before_it_scores() -> None:
     assert first["logp"] == [[0.5]]
     assert set(first) == {"logp", "cpu_s", "wall_s"}
     assert calls == ["warm [1] [[2]]", "score [1] [[2]] [3]"] * 2
+
+
+@pytest.mark.slow
+def test_the_peers_that_are_installed_agree_with_transformers(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=512, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=32, max_position_embeddings=4096, initializer_range=0.2,
+        tie_word_embeddings=True,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).eval()
+    model.save_pretrained(tmp_path)
+    context = torch.randint(3, 512, (40,)).tolist()
+    candidates = [torch.randint(3, 512, (size,)).tolist() for size in (5, 1, 9, 5)]
+    with torch.inference_mode():
+        whole = [model(torch.tensor([context + each])).logits[0, -1].log_softmax(-1)[[3, 4]] for each in candidates]
+    for name in installed():
+        with Peer(name, tmp_path) as found:
+            for _ in range(2):
+                scored = found.score(context, candidates, (3, 4))
+                assert np.abs(scored.logp - torch.stack(whole).double().numpy()).max() <= 1e-3
+                assert scored.cpu_seconds > 0

@@ -28,7 +28,7 @@ HOME = DRIVERS.parents[2] / ".peers"
 """One folder a peer: its virtual environment, made by `make bench-peers`, and the log of its last run."""
 INSTALLED = ".installed"
 """The file that `make bench-peers` leaves in an environment that is complete."""
-KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 33), "MALLOC_TOP_PAD_": str(1 << 28)}
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 33)}
 """glibc gives no memory back between two requests: 7% more candidates a second of vLLM, as its tcmalloc gives."""
 LAST_LINES = 3
 LONGEST_TAIL = 600
