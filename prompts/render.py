@@ -11,9 +11,12 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from typing import TypeVar
 
 import jinja2
 from jinja2 import nodes
+from jinja2.lexer import describe_token
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
@@ -30,6 +33,13 @@ LOOPS_CAP = 2
 """Loops within one another."""
 DEPTH_CAP = 40
 """Brackets, filters, blocks within one another."""
+
+ROOTS = ("item", "member", "context")
+"""What a condition reads entries of."""
+_ENTRIES = {"item": "title", "member": "city", "context": "query"}
+_LIKE = "like item.price < 100"
+
+Built = TypeVar("Built")
 
 _ALLOWED = (
     nodes.Template, nodes.Output, nodes.TemplateData, nodes.If, nodes.For,
@@ -76,37 +86,128 @@ class Template:
         return _tidy("".join(chunks)[: 2 * OUTPUT_CAP])[:OUTPUT_CAP].rstrip()
 
 
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A checked expression that holds or does not. `names` are those of `ROOTS` that it reads, `reads` what of them."""
+
+    source: str
+    names: frozenset[str]
+    reads: frozenset[tuple[str, str]]
+    _program: jinja2.Template = field(repr=False, compare=False)
+
+    def holds(self, values: Mapping[str, Mapping[str, object]]) -> bool:
+        """Whether it is so of `{"item": {…}, "member": {…}, "context": {…}}`. No data makes it raise.
+
+        A comparison with what is absent is false, apart from `!=` and `not in`.
+        """
+        seen: dict[str, dict[str, object]] = {name: {} for name in self.names}
+        for name, key in self.reads:
+            if (value := clean(values.get(name, {}).get(key))) is not None:
+                seen[name][key] = value
+        context = self._program.new_context({**seen, BUDGET: [LOOP_CAP]})
+        return any(self._program.root_render_func(context))
+
+
 def compile_template(source: str, *, where: str) -> Template:
     """A template from its text. Raises TemplateError that begins with `where` and says what would be right."""
+    return _compile(source, _template, where)
+
+
+def compile_condition(source: str, *, where: str) -> Condition:
+    """A condition from an expression like `item.city == member.city and item.price < 100`.
+
+    Raises TemplateError that begins with `where` and says what would be right.
+    """
+    return _compile(source, _condition, where)
+
+
+def _compile(source: str, build: Callable[[str], Built], where: str) -> Built:
     try:
-        return _compile(source)
+        return _guarded(source, build)
     except TemplateError as error:
         problem = str(error) if "\n" in source.strip() else str(error).removeprefix("line 1: ")
         raise TemplateError(f"{where}: {problem}" if where else problem) from None
 
 
-def _compile(source: str) -> Template:
+def _guarded(source: str, build: Callable[[str], Built]) -> Built:
     if len(source) > SOURCE_CAP:
         raise TemplateError(f"the template has {len(source)} characters; at most {SOURCE_CAP} are allowed")
     if not _is_text(source):
         raise TemplateError("the template holds a character that is no text (a lone surrogate or NUL)")
     try:
-        return _program(source)
+        return build(source)
     except jinja2.TemplateSyntaxError as error:
         raise TemplateError(f"line {error.lineno}: {error.message}") from None
     except (RecursionError, MemoryError, SyntaxError):
         raise TemplateError("the template is nested too deeply") from None
 
 
-def _program(source: str) -> Template:
-    environment = _environment()
-    tree = environment.parse(source)
+def _template(source: str) -> Template:
+    tree = _allowed(_environment().parse(source))
+    names = frozenset(_names(tree, frozenset()))
+    return Template(source, names, _program(tree))
+
+
+def _condition(source: str) -> Condition:
+    """The expression as the template that says something where it holds, and nothing where it does not."""
+    delimiter = next((found for found in ("{%", "{{", "%}", "}}") if found in source), None)
+    if delimiter is not None:
+        raise TemplateError(f"'{delimiter}' does not belong in a condition; write the expression alone, {_LIKE}")
+    if not source.strip():
+        raise TemplateError(f"a condition cannot be empty; write an expression, {_LIKE}")
+    test = _expression(source)
+    said = nodes.Output([nodes.TemplateData("yes")], lineno=1)
+    tree = _allowed(nodes.Template([nodes.If(test, [said], [], [], lineno=1)], lineno=1))
+    reads = frozenset(_reads(test))
+    return Condition(source, frozenset(name for name, _ in reads), reads, _program(tree))
+
+
+def _expression(source: str) -> nodes.Expr:
+    parser = Parser(_environment(), source, state="variable")
+    expression = parser.parse_expression()
+    if not parser.stream.eos:
+        line, left = parser.stream.current.lineno, describe_token(parser.stream.current)
+        raise TemplateError(f"line {line}: the expression ends before '{left}'; a condition is one expression, {_LIKE}")
+    return expression
+
+
+def _reads(node: nodes.Node) -> Iterator[tuple[str, str]]:
+    """Which entry of which root is read. Raises TemplateError for what is no entry of a root."""
+    key = _key(node)
+    if isinstance(node, nodes.Getattr | nodes.Getitem) and isinstance(node.node, nodes.Name) and key is not None:
+        if node.node.name not in ROOTS:
+            raise _refuse(node, f"unknown name '{node.node.name}'{suggest(node.node.name, ROOTS)}")
+        yield node.node.name, key
+        return
+    if isinstance(node, nodes.Name):
+        raise _refuse(node, _alone(node.name))
+    for child in node.iter_child_nodes():
+        yield from _reads(child)
+
+
+def _key(node: nodes.Node) -> str | None:
+    """The `b` of `a.b` and of `a['b']`."""
+    if isinstance(node, nodes.Getattr):
+        return node.attr
+    argument = node.arg if isinstance(node, nodes.Getitem) else None
+    return argument.value if isinstance(argument, nodes.Const) and isinstance(argument.value, str) else None
+
+
+def _alone(name: str) -> str:
+    if name in ROOTS:
+        return f"'{name}' alone says nothing; name one of its entries, like {name}.{_ENTRIES[name]}"
+    return f"unknown name '{name}'{suggest(name, ROOTS)}"
+
+
+def _allowed(tree: nodes.Template) -> nodes.Template:
     for node in tree.find_all(nodes.Node):
         _check(node)
     _check_nesting(tree, 0, 0)
-    names = frozenset(_names(tree, frozenset()))
-    rewritten = _Rewriter().visit(tree)
-    return Template(source, names, environment.from_string(rewritten))
+    return tree
+
+
+def _program(tree: nodes.Template) -> jinja2.Template:
+    return _environment().from_string(_Rewriter().visit(tree))
 
 
 def _is_text(text: str) -> bool:
@@ -239,6 +340,10 @@ def _children(node: nodes.Node) -> Iterator[tuple[str, nodes.Node]]:
 
 class _Rewriter(NodeTransformer):
     """Puts a total function in the place of whatever could fail, or run long, on odd data."""
+
+    def visit_Const(self, node: nodes.Const) -> nodes.Node:
+        """`true` and `false` as `clean` has them, so that `item.open == true` is what it says."""
+        return nodes.Const(as_text(node.value), lineno=node.lineno) if isinstance(node.value, bool) else node
 
     def visit_Getattr(self, node: nodes.Getattr) -> nodes.Node:
         return _call("_item", self.visit(node.node), nodes.Const(node.attr))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 from fastapi import FastAPI
 
 from serve import problems
+from serve.live import Live
 from serve.routes import health, metrics, rank, surfaces
 from serve.services import Services
 
@@ -20,12 +22,16 @@ order, marked `degraded` with the reason. Every error is a problem (RFC 9457, `a
 """
 
 
-def create_app(services: Services) -> FastAPI:
-    """The application over `services`. Its engine warms up in the background; `/readyz` says when it has."""
+def create_app(services: Services, folder: Path | None = None) -> FastAPI:
+    """The application over `services`. Its engine warms up in the background; `/readyz` says when it has.
+
+    With a `folder`, from which the services' surfaces came, the server follows what changes there.
+    """
+    live = Live(services, folder)
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
-        async with services.running():
+        async with services.running(), live.running():
             warming = asyncio.create_task(services.health.warm_up(), name="warm-up")
             try:
                 yield
@@ -35,7 +41,7 @@ def create_app(services: Services) -> FastAPI:
                     await warming
 
     app = FastAPI(title="prismrank", version="1", description=DESCRIPTION, lifespan=life, redirect_slashes=False)
-    app.state.services = services
+    app.state.services, app.state.live = services, live
     problems.install(app)
     for router in (rank.router, surfaces.router, health.router, metrics.router):
         app.include_router(router)

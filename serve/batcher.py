@@ -46,6 +46,7 @@ class Scored(NamedTuple):
     scores: LeafScores
     queue_s: float
     score_s: float
+    back: tuple[LeafScores, ...] = ()
 
 
 @dataclass(eq=False, slots=True)
@@ -114,8 +115,18 @@ class Batcher:
                 _settle(entry, DegradedError("engine"))
             thread.shutdown(wait=False, cancel_futures=True)
 
-    async def score(self, tree: TokenTree, deadline: float) -> Scored:
-        """The scores of `tree`, by `deadline`.
+    async def score(self, tree: TokenTree, deadline: float, back: Sequence[TokenTree] = ()) -> Scored:
+        """The scores of `tree`, and of the trees that ask `back`, by `deadline`.
+
+        Raises DegradedError when one of them is not to be had; see `_score_one`.
+        """
+        self.admit(deadline, tree.size + sum(each.size for each in back))
+        first, *others = await asyncio.gather(*(self._score_one(each, deadline) for each in (tree, *back)))
+        queue_s = max([first.queue_s, *(other.queue_s for other in others)])
+        return Scored(first.scores, queue_s, first.score_s, tuple(other.scores for other in others))
+
+    async def _score_one(self, tree: TokenTree, deadline: float) -> Scored:
+        """The scores of one tree.
 
         Raises DegradedError when there is no room, when time runs out (or clearly will), or when the engine fails.
         """

@@ -30,15 +30,22 @@ class StrictRequest(Request):
         """The whole body, if it is JSON by its media type and small enough."""
         if not hasattr(self, "_body"):
             _check_media_type(self.headers.get("content-type", ""))
-            _check_length(self.headers.get("content-length", ""))
             self._body = await self._read()
         return self._body
+
+    async def text(self) -> str:
+        """The whole body as text, whatever its media type says, if it is small enough and UTF-8."""
+        try:
+            return (await self._read()).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise Problem(HTTPStatus.BAD_REQUEST, f"the body is no UTF-8 text (byte {error.start})") from None
 
     async def json(self) -> Any:
         """The body's value."""
         return parse(await self.body())
 
     async def _read(self) -> bytes:
+        _check_length(self.headers.get("content-length", ""))
         body = bytearray()
         try:
             async for chunk in self.stream():

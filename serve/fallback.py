@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prompts.errors import PrismrankError
 from serve.schemas import RankedItem, Reason
 from serve.served import ServedSurface
 from serve.shortlist import Shortlist
+from surfaces.policies.base import Entry, by_place
 
 
 class DegradedError(PrismrankError):
@@ -17,9 +20,22 @@ class DegradedError(PrismrankError):
 
 
 def in_retrieval_order(shortlist: Shortlist, surface: ServedSurface, k: int) -> list[RankedItem]:
-    """The first `k` candidates as `fallback.order` has them, without probabilities."""
-    entries = shortlist.slate(shortlist.candidates, surface)[:k]
+    """The first `k` candidates as `fallback.order` and the policies have them, without probabilities."""
+    entries = shortlist.entries(by_place(len(shortlist.candidates)), surface)
+    candidates = {candidate.item_id: candidate for candidate in shortlist.candidates}
     return [
-        RankedItem(item_id=entry.item_id, rank=rank, utility=None, heads={}, sources=shortlist.sources(entry))
-        for rank, entry in enumerate(entries, 1)
+        RankedItem(
+            item_id=entry.item_id,
+            rank=rank,
+            utility=None,
+            heads={},
+            sources=shortlist.sources(candidates[entry.item_id]),
+            propensity=entry.propensity,
+        )
+        for rank, entry in enumerate(on_slate(entries, shortlist, surface, k), 1)
     ]
+
+
+def on_slate(entries: Sequence[Entry], shortlist: Shortlist, surface: ServedSurface, k: int) -> list[Entry]:
+    """The first `k` entries after the policies. Of a list that the caller gave, none is dropped."""
+    return surface.after_policies(entries, shortlist.visit, k, whole=shortlist.whole)[:k]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
-from foundation.engine.base import LeafScores, TokenTree
+from foundation.engine.base import TokenTree
 from prompts.errors import CapacityError
 from prompts.tree import PromptTree
-from serve.fallback import DegradedError, in_retrieval_order
+from serve.batcher import Scored
+from serve.fallback import DegradedError, in_retrieval_order, on_slate
 from serve.schemas import Explanation, RankedItem, RankReply, RankRequest
 from serve.served import ServedSurface
 from serve.services import Services
@@ -21,7 +22,10 @@ from serve.shortlist import Shortlist, draw_up
 from serve.timing import Stopwatch
 from serve.workers import Workers
 from surfaces.compose import Composer
-from surfaces.heads import read_heads
+from surfaces.happenings import attributes_of
+from surfaces.heads.reading import HeadReading, read_heads
+from surfaces.policies.base import best_first, relevances
+from surfaces.reciprocal import Asker, OtherSides, mutual
 
 logger = logging.getLogger(__name__)
 
@@ -30,10 +34,12 @@ T = TypeVar("T")
 
 
 class Prompt(NamedTuple):
-    """A request as text, and as the engine reads it."""
+    """A request as text, and as the engine reads it; `back` are the other sides' questions, on a reciprocal surface."""
 
     tree: PromptTree
     tokens: TokenTree
+    sides: OtherSides
+    back: Sequence[TokenTree]
 
 
 async def rank(request: RankRequest, name: str, services: Services, arrived: float) -> RankReply:
@@ -50,11 +56,11 @@ async def rank(request: RankRequest, name: str, services: Services, arrived: flo
     try:
         services.batcher.admit(deadline - services.composing.expects())
         with watch.part("compose"):
-            prompt = await _by(deadline, services.composing, write, request, surface, shortlist, services)
+            prompt = await _by(deadline, services.composing, write, surface, shortlist, services)
         with watch.part("queue"):
-            scored = await services.batcher.score(prompt.tokens, deadline)
+            scored = await services.batcher.score(prompt.tokens, deadline, prompt.back)
         watch.parts["queue"], watch.parts["score"] = scored.queue_s, scored.score_s
-        slate = judge(scored.scores, shortlist, surface, request.k)
+        slate = judge(scored, prompt, shortlist, surface, request.k)
     except DegradedError as error:
         slate, reason = in_retrieval_order(shortlist, surface, request.k), error.reason
     return RankReply(
@@ -63,37 +69,58 @@ async def rank(request: RankRequest, name: str, services: Services, arrived: flo
         degraded=reason is not None,
         reason=reason,
         model=services.engine.model_version,
-        surface_version=surface.spec.version,
+        surface_version=surface.version,
+        shares=shortlist.shares([entry.item_id for entry in slate], surface),
         timing_ms=watch.read(),
         explain=explain(prompt, shortlist, slate) if request.explain and prompt else None,
     )
 
 
-def write(request: RankRequest, surface: ServedSurface, shortlist: Shortlist, services: Services) -> Prompt:
-    """The request as a tree of text: the member, the surface, and a leaf for each candidate of the shortlist."""
-    engine = services.engine
+def write(surface: ServedSurface, shortlist: Shortlist, services: Services) -> Prompt:
+    """The request as trees of text: the member, the surface, and a leaf for each candidate of the shortlist."""
+    engine, visit = services.engine, shortlist.visit
     composer = Composer(surface.spec, surface.form, surface.retrieval, engine.count)
     names = [candidate.item_id for candidate in shortlist.candidates]
-    tree = composer.tree(shortlist.member.profile, shortlist.timeline, shortlist.items, names, request.context)
-    return Prompt(tree, replace(engine.read(tree), salt=services.ledger.tenant))
+    tree = composer.tree(visit, shortlist.items, names)
+    sides = Asker(composer, services.ledger).ask(visit, shortlist.listed)
+    tokens, *back = (replace(engine.read(each), salt=services.ledger.tenant) for each in (tree, *sides.trees))
+    return Prompt(tree, tokens, sides, back)
 
 
-def judge(scores: LeafScores, shortlist: Shortlist, surface: ServedSurface, k: int) -> list[RankedItem]:
+def judge(scored: Scored, prompt: Prompt, shortlist: Shortlist, surface: ServedSurface, k: int) -> list[RankedItem]:
     """The `k` candidates of the highest utility, as the policies leave them; ties in retrieval order."""
-    answers = np.reshape(scores.logp, (len(shortlist.candidates), len(surface.spec.answers)))
-    reading = read_heads(surface.spec, answers, scores.likelihood)
-    places = {shortlist.candidates[place].item_id: place for place in np.argsort(-reading.utility, kind="stable")}
-    best_first = [shortlist.candidates[place] for place in places.values()]
+    reading = read(scored, prompt, shortlist, surface)
+    places = {candidate.item_id: place for place, candidate in enumerate(shortlist.candidates)}
+    entries = best_first(shortlist.entries(relevances(reading.utility), surface))
     return [
         RankedItem(
             item_id=entry.item_id,
             rank=rank,
             utility=float(reading.utility[places[entry.item_id]]),
-            heads={head: float(p_L[places[entry.item_id]]) for head, p_L in reading.values.items()},
-            sources=shortlist.sources(entry),
+            heads={head: float(values_L[places[entry.item_id]]) for head, values_L in reading.values.items()},
+            sources=shortlist.sources(shortlist.candidates[places[entry.item_id]]),
+            propensity=entry.propensity,
         )
-        for rank, entry in enumerate(shortlist.slate(best_first, surface)[:k], 1)
+        for rank, entry in enumerate(on_slate(entries, shortlist, surface, k), 1)
     ]
+
+
+def read(scored: Scored, prompt: Prompt, shortlist: Shortlist, surface: ServedSurface) -> HeadReading:
+    """What the heads make of the answers, the other sides' among them."""
+    spec, listed = surface.spec, shortlist.listed
+    attributes = [attributes_of(item) for item in listed]
+    forward = read_heads(
+        spec,
+        np.reshape(scored.scores.logp, (len(listed), len(spec.answers))),
+        scored.scores.likelihood,
+        similarity_L=surface.retrieval.similarity(shortlist.visit, [item.item_id for item in listed]),
+        attributes=attributes,
+    )
+    if not scored.back:
+        return forward
+    theirs = np.concatenate([np.reshape(scores.logp, (1, len(spec.answers))) for scores in scored.back])
+    likely = np.concatenate([scores.likelihood for scores in scored.back])
+    return mutual(spec, forward, read_heads(spec, theirs, likely).values, prompt.sides.places, attributes)
 
 
 def explain(prompt: Prompt, shortlist: Shortlist, slate: list[RankedItem]) -> Explanation:

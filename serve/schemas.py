@@ -128,6 +128,10 @@ def _absent(value: object) -> bool:
     return value is None
 
 
+def _certain(value: object) -> bool:
+    return value == 1.0
+
+
 class RankedItem(BaseModel):
     """One place of the slate."""
 
@@ -135,9 +139,16 @@ class RankedItem(BaseModel):
     rank: int = Field(description="1 is best")
     utility: float | None = Field(description="what the slate is ordered by; null in a degraded slate")
     heads: dict[str, float] = Field(
-        description="each head's probability (of a likelihood head: nats a token); empty in a degraded slate"
+        description="each head's value, mostly a probability; `_back`: the other side's; empty in a degraded slate"
     )
-    sources: list[str] = Field(description="where the candidate came from; `request` if the caller gave it")
+    sources: list[str] = Field(
+        description="where the candidate came from, best rank first; `request`: from the caller, `policy`: pinned"
+    )
+    propensity: float = Field(
+        default=1.0,
+        exclude_if=_certain,
+        description="with which probability the item got this place, where a policy explores; log it with the event",
+    )
 
 
 class Timing(BaseModel):
@@ -166,6 +177,9 @@ class RankReply(BaseModel):
     degraded: bool = Field(description="true if the model had no part in the order")
     reason: Reason | None = Field(default=None, exclude_if=_absent, description="why the slate is degraded")
     model: str
-    surface_version: str
+    surface_version: str = Field(description="changes with the surface file, and with the trunk's")
+    shares: dict[str, float] = Field(
+        default={}, description="each source's share in what put the slate's candidates forward (reciprocal ranks)"
+    )
     timing_ms: Timing
     explain: Explanation | None = Field(default=None, exclude_if=_absent)

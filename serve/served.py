@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from foundation.engine.base import Engine
 from prompts.verbalize import TrunkForm
-from surfaces.ledger.records import Event
-from surfaces.policies.base import Entry, Policy
+from surfaces.ledger.store import Ledger
+from surfaces.policies.base import Entry, Policy, PolicyKind
+from surfaces.registry import Declared
+from surfaces.sources.base import Interactions, Materials
+from surfaces.sources.fit import fit_all, interactions_of
 from surfaces.sources.merge import Retrieval
 from surfaces.spec import SurfaceSpec
+from surfaces.visit import Visit
+
+
+class Ordered(NamedTuple):
+    """A policy, and the entry of the file that asked for it."""
+
+    kind: PolicyKind
+    policy: Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +31,39 @@ class ServedSurface:
 
     spec: SurfaceSpec
     form: TrunkForm
+    version: str
     retrieval: Retrieval
-    policies: Sequence[Policy]
+    policies: Sequence[Ordered]
 
-    def after_policies(self, slate: Sequence[Entry], history: Sequence[Event]) -> list[Entry]:
-        """The slate after every policy of the surface, in their order."""
+    @property
+    def brought(self) -> list[str]:
+        """Items that policies want among the candidates."""
+        return [item_id for each in self.policies for item_id in each.kind.brings]
+
+    @property
+    def takes_candidates(self) -> bool:
+        """Whether what a caller brings is one source among others, and not the whole list."""
+        return any(source.type == "request" for source in self.spec.sources)
+
+    def after_policies(self, slate: Sequence[Entry], visit: Visit, k: int, *, whole: bool) -> list[Entry]:
+        """The slate after every policy of the surface, in their order; `whole`: nothing may be dropped."""
         kept = list(slate)
-        for policy in self.policies:
-            kept = policy.apply(kept, history)
+        for each in self.policies:
+            if not (whole and each.kind.drops):
+                kept = each.policy.apply(kept, visit, k)
         return kept
+
+
+def make_ready(
+    declared: Declared, ledger: Ledger, engine: Engine, interactions: Interactions | None = None
+) -> ServedSurface:
+    """The surface with everything that it needs fitted to the ledger as it is now.
+
+    Raises SpecError or ConfigError for a surface that cannot be ranked with this ledger and this model.
+    """
+    spec = declared.spec
+    data = interactions or interactions_of(spec, ledger)
+    materials = Materials(spec, data, ledger, engine)
+    retrieval = fit_all(materials)
+    policies = [Ordered(kind, kind.build(materials)) for kind in spec.policies]
+    return ServedSurface(spec, declared.form, declared.version, retrieval, policies)

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import uvicorn
 
@@ -42,15 +43,15 @@ def address(bound: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def serve(services: Services, bound: socket.socket) -> None:
-    """Serves until a signal ends it."""
-    _server(services, access_log=True).run(sockets=[bound])
+def serve(services: Services, bound: socket.socket, folder: Path | None = None) -> None:
+    """Serves until a signal ends it, and follows the surface files of `folder`."""
+    _server(services, folder, access_log=True).run(sockets=[bound])
 
 
 @contextmanager
-def serving(services: Services, bound: socket.socket) -> Iterator[str]:
+def serving(services: Services, bound: socket.socket, folder: Path | None = None) -> Iterator[str]:
     """Serves from a thread while inside; gives the URL. Raises PrismrankError when it does not start."""
-    server = _server(services, access_log=False)
+    server = _server(services, folder, access_log=False)
 
     def work() -> None:
         with suppress(SystemExit):  # its way to say that it could not start
@@ -66,12 +67,12 @@ def serving(services: Services, bound: socket.socket) -> Iterator[str]:
         thread.join()
 
 
-def _server(services: Services, *, access_log: bool) -> uvicorn.Server:
+def _server(services: Services, folder: Path | None, *, access_log: bool) -> uvicorn.Server:
     # What is loaded by now stays: without this, each full collection walks all of it and stops every request for 0.2 s.
     gc.collect()
     gc.freeze()
     level = "info" if access_log else "warning"
-    config = uvicorn.Config(create_app(services), log_level=level, access_log=access_log, lifespan="on")
+    config = uvicorn.Config(create_app(services, folder), log_level=level, access_log=access_log, lifespan="on")
     return uvicorn.Server(config)
 
 

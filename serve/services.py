@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
+from threading import RLock
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from foundation.engine.base import Engine
-from prompts.errors import SpecError, UnknownError
+from prompts.errors import ConfigError, SpecError, UnknownError
 from prompts.suggest import suggest
 from prompts.tree import Piece, PromptNode, PromptTree
 from serve.batcher import Batcher, Limits
 from serve.health import Health
-from serve.served import ServedSurface
+from serve.served import ServedSurface, make_ready
 from serve.workers import Workers
 from surfaces.ledger.records import quoted
 from surfaces.ledger.store import Ledger
-from surfaces.policies import build_policies
-from surfaces.registry import Registry
-from surfaces.sources.base import Interactions
-from surfaces.sources.fit import fit_sources
+from surfaces.registry import Declared, Registry, shipped_folder
 from surfaces.spec import SurfaceSpec, check_answers
+from surfaces.spec_file import read_spec
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[str], None]
 """Called with the name of each step as it begins."""
@@ -37,16 +39,18 @@ class Services:
         self.health = Health(self.batcher, engine)
         self.retrieval = Workers("retrieval", threads=4, room=256)
         self.composing = Workers("composing", threads=1, room=256)
-        self._served: dict[str, ServedSurface] = {}
+        self._served: Mapping[str, ServedSurface] = {}
+        self._changing = RLock()
 
     @classmethod
     def open(cls, ledger: Ledger, engine: Engine, registry: Registry, progress: Progress | None = None) -> Services:
-        """Services whose every surface is ready. Raises SpecError for answers that the model cannot tell apart."""
+        """Services whose every surface is ready.
+
+        A surface that comes with the package is left out, with a warning, where this model or ledger cannot serve it.
+        Raises SpecError for another one's answers that the model cannot tell apart, ConfigError for what cannot be had.
+        """
         services = cls(ledger, engine, registry)
-        for name in registry.names():
-            if progress:
-                progress(f"fitting the sources of '{name}'")
-            services.prepare(name)
+        services.become(registry, progress, optional=_shipped(registry))
         return services
 
     @asynccontextmanager
@@ -65,31 +69,66 @@ class Services:
 
     def surface(self, name: str) -> ServedSurface:
         """A surface that is ready. Raises UnknownError that names what there is."""
-        if name in self._served:
-            return self._served[name]
-        raise UnknownError(f"no surface is called {quoted(name)}{suggest(name, self._served)}")
+        served = self._served  # one look: it may be exchanged beside
+        if name in served:
+            return served[name]
+        raise UnknownError(f"no surface is called {quoted(name)}{suggest(name, served)}")
 
     def add(self, text: str, where: str) -> ServedSurface:
-        """Takes in a surface file given as text, and makes it ready. Raises SpecError."""
-        spec = self.registry.add(text, where)
-        if not isinstance(spec, SurfaceSpec):
+        """Takes in a surface file given as text, and makes it ready. Raises SpecError, ConfigError."""
+        file = read_spec(text, where)
+        if not isinstance(file.spec, SurfaceSpec):
             raise SpecError(f"{where}:1:1: this declares a trunk; a surface file begins with 'surface: NAME'")
-        return self.prepare(spec.surface)
+        self.become(self.registry.plus(file))
+        return self.surface(file.spec.surface)
+
+    def become(self, registry: Registry, progress: Progress | None = None, optional: Collection[str] = ()) -> list[str]:
+        """Serves what the registry declares, and returns the names of the surfaces that are new or changed.
+
+        Those are made ready first and exchanged at once, so that a request sees the old or the new surface, whole.
+        Raises SpecError or ConfigError, and then everything stays as it was; `optional` surfaces are left out instead.
+        """
+        with self._changing:
+            served, changed = dict[str, ServedSurface](), list[str]()
+            for name in registry.names():
+                before, declared = self._served.get(name), registry.declared(name)
+                if before is not None and before.version == declared.version:
+                    served[name] = before
+                    continue
+                if progress:
+                    progress(f"fitting the sources of '{name}'")
+                try:
+                    served[name] = self.ready(declared)
+                    changed.append(name)
+                except (SpecError, ConfigError) as error:
+                    if name not in optional:
+                        raise
+                    logger.warning("the shipped surface '%s' is left out: %s", name, error)
+                    registry = registry.without(registry.file(name), Registry())
+            self.registry, self._served = registry, served
+            return changed
 
     def prepare(self, name: str) -> ServedSurface:
         """Fits the sources of a registered surface to the ledger as it is now."""
-        spec = self.registry.surface(name)
-        check_answers(spec, self._first_token)
-        interactions = Interactions.of(self.ledger, spec.item_kind)
-        retrieval = fit_sources(spec, interactions, self.ledger, self.engine)
-        form = self.registry.trunk(spec.trunk)
-        self._served[name] = ServedSurface(spec, form, retrieval, build_policies(spec.policies))
-        return self._served[name]
+        ready = self.ready(self.registry.declared(name))
+        with self._changing:
+            self._served = {**self._served, name: ready}
+        return ready
+
+    def ready(self, declared: Declared) -> ServedSurface:
+        """A surface with its sources fitted to the ledger, not yet served."""
+        check_answers(declared.spec, self._first_token)
+        return make_ready(declared, self.ledger, self.engine)
 
     def _first_token(self, word: str) -> tuple[int, ...]:
         """Where the engine reads the answer `word`."""
         leaf = PromptNode((Piece(word),), answers=(word,))
         return self.engine.read(PromptTree((leaf,))).nodes[0].answers
+
+
+def _shipped(registry: Registry) -> list[str]:
+    folder = str(shipped_folder())
+    return [name for name in registry.names() if registry.declared(name).where.startswith(folder)]
 
 
 def _current(request: Request) -> Services:

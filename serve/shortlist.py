@@ -2,50 +2,123 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from prompts.errors import UnknownError
 from serve.schemas import RankRequest, TimelineEvent
 from serve.served import ServedSurface
-from surfaces.happenings import readable
-from surfaces.ledger.records import IMPRESSION, Event, Item, Member, quoted
+from surfaces.context import moment, told
+from surfaces.happenings import attributes_of, readable
+from surfaces.ledger.records import Event, Item, Member, quoted
 from surfaces.ledger.store import Ledger
-from surfaces.policies.seen import Seen
-from surfaces.sources.merge import Candidate, fallback_order
+from surfaces.policies.base import Entry
+from surfaces.sources.merge import Candidate, fallback_order, shares
+from surfaces.visit import Visit
 
 REQUEST = "request"
 """The source of a candidate that the caller gave."""
+POLICY = "policy"
+"""The source of a candidate that a policy wants to be there."""
 
 
 class Shortlist(NamedTuple):
-    """A member, and the candidates for them in the order of the fallback.
+    """A visit, and the candidates for it in the order of the fallback.
 
-    `items` has every candidate's item, and those of the events that fit the trunk, by id.
+    `items` has every candidate's item, and those of the events that fit the trunk, by id. `whole`: the candidates are
+    the caller's own, and none of them may be dropped.
     """
 
-    member: Member
-    timeline: Sequence[Event]
+    visit: Visit
     candidates: Sequence[Candidate]
     items: Mapping[str, Item]
-    given: bool
+    whole: bool
+
+    @property
+    def listed(self) -> list[Item]:
+        """The candidates' items, in their order."""
+        return [self.items[candidate.item_id] for candidate in self.candidates]
 
     def sources(self, candidate: Candidate) -> list[str]:
         """Where a candidate came from, the source that ranks it best first."""
-        return [REQUEST] if self.given else sorted(candidate.sources, key=candidate.sources.__getitem__)
+        found = sorted(candidate.sources, key=candidate.sources.__getitem__)
+        return [REQUEST] if self.whole else found or [POLICY]
 
-    def slate(self, best_first: Sequence[Candidate], surface: ServedSurface) -> list[Candidate]:
-        """Candidates after the surface's policies. Those that the caller gave are all kept."""
-        return list(best_first) if self.given else surface.after_policies(best_first, self.timeline)
+    def shares(self, slate: Iterable[str], surface: ServedSurface) -> dict[str, float]:
+        """Each source's share in what put the slate's candidates forward; nothing for a caller's own list."""
+        chosen = set(slate)
+        weights = {fitted.name: fitted.weight for fitted in surface.retrieval.sources}
+        among = [candidate for candidate in self.candidates if candidate.item_id in chosen]
+        return {} if self.whole else shares(among, weights)
+
+    def entries(self, relevances: Sequence[float], surface: ServedSurface) -> list[Entry]:
+        """The candidates as policies see them, in their order."""
+        return [
+            Entry(item.item_id, relevance, attributes_of(item), surface.retrieval.vector(item.item_id))
+            for item, relevance in zip(self.listed, relevances, strict=True)
+        ]
 
 
 def draw_up(request: RankRequest, surface: ServedSurface, ledger: Ledger) -> Shortlist:
     """The shortlist for a request. Raises UnknownError for a member or an item that nobody knows."""
-    member, timeline = _member(request, surface.spec.surface, ledger)
-    candidates = _retrieved(surface, timeline) if request.candidates is None else _given(request, surface, timeline)
+    known = _Known(request, surface.spec.item_kind, ledger)
+    visit = _visit(request, surface.spec.surface, known)
+    whole = request.candidates is not None and not surface.takes_candidates
+    retrieval = surface.retrieval
+    candidates = retrieval.place(visit, visit.given) if whole else retrieval.gather(visit, surface.brought)
     candidates = fallback_order(candidates, surface.spec.fallback.order)
-    items = _items(request, surface, timeline, candidates, ledger)
-    return Shortlist(member, timeline, candidates, items, given=request.candidates is not None)
+    events = readable(visit.timeline, surface.form.budget)
+    names = dict.fromkeys([*(event.item_id for event in events), *(each.item_id for each in candidates)])
+    return Shortlist(visit, candidates, known.all_of(list(names)), whole)
+
+
+class _Known:
+    """Items by id: those that the request describes, and the ledger's, each read once for a request."""
+
+    def __init__(self, request: RankRequest, kind: str, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.found: dict[str, Item] = {}
+        self.absent: set[str] = set()
+        for event in request.member.timeline if request.member else ():
+            if event.item is not None:
+                self.found[event.item_id] = Item(event.item_id, kind, event.item)
+        for each in request.candidates or ():
+            if not isinstance(each, str) and each.attributes():
+                self.found[each.item_id] = Item(each.item_id, kind, each.attributes())
+
+    def lookup(self, item_ids: Iterable[str]) -> dict[str, Item]:
+        """Those of the items that there are."""
+        names = list(dict.fromkeys(item_ids))
+        unread = [name for name in names if name not in self.found and name not in self.absent]
+        self.found.update(self.ledger.items(unread) if unread else {})
+        self.absent.update(name for name in unread if name not in self.found)
+        return {name: self.found[name] for name in names if name in self.found}
+
+    def all_of(self, item_ids: Sequence[str]) -> dict[str, Item]:
+        """The items. Raises UnknownError for one that neither the request nor the ledger tells of."""
+        items = self.lookup(item_ids)
+        missing = [name for name in item_ids if name not in items]
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            advice = "the ledger must hold an item, or the request bring its attributes"
+            raise UnknownError(f"unknown item {quoted(missing[0])}{more}; {advice}")
+        return items
+
+
+def _visit(request: RankRequest, surface: str, known: _Known) -> Visit:
+    member, timeline = _member(request, surface, known.ledger)
+    context, now = request.context or {}, time.time()
+    given = tuple(each if isinstance(each, str) else each.item_id for each in request.candidates or ())
+    return Visit(
+        timeline=timeline,
+        member_id=member.member_id,
+        profile=member.profile,
+        context=told(context, now),
+        now=moment(context, now),
+        lookup=known.lookup,
+        given=given,
+    )
 
 
 def _member(request: RankRequest, surface: str, ledger: Ledger) -> tuple[Member, list[Event]]:
@@ -61,44 +134,3 @@ def _member(request: RankRequest, surface: str, ledger: Ledger) -> tuple[Member,
 
 def _seconds(event: TimelineEvent, place: int) -> float:
     return float(place) if event.timestamp is None else event.timestamp
-
-
-def _retrieved(surface: ServedSurface, timeline: Sequence[Event]) -> list[Candidate]:
-    """What the sources bring. Where the policies drop what was seen, it is left out here: no place goes to waste."""
-    if not any(isinstance(policy, Seen) for policy in surface.policies):
-        return surface.retrieval.gather(timeline)
-    return surface.retrieval.gather(timeline, {event.item_id for event in timeline if event.action != IMPRESSION})
-
-
-def _given(request: RankRequest, surface: ServedSurface, timeline: Sequence[Event]) -> list[Candidate]:
-    """The caller's candidates, with the rank among themselves that each source gives to those that it knows."""
-    names = [each if isinstance(each, str) else each.item_id for each in request.candidates or ()]
-    return surface.retrieval.place(timeline, names)
-
-
-def _items(
-    request: RankRequest,
-    surface: ServedSurface,
-    timeline: Sequence[Event],
-    candidates: Sequence[Candidate],
-    ledger: Ledger,
-) -> dict[str, Item]:
-    """Items by id: those that the request describes, and the ledger's. Raises UnknownError for one in neither."""
-    kind = surface.spec.item_kind
-    told = {
-        event.item_id: Item(event.item_id, kind, event.item)
-        for event in (request.member.timeline if request.member else ())
-        if event.item is not None
-    }
-    for each in request.candidates or ():
-        if not isinstance(each, str) and each.attributes():
-            told[each.item_id] = Item(each.item_id, kind, each.attributes())
-    events = readable(timeline, surface.form.budget)
-    names = dict.fromkeys([*(event.item_id for event in events), *(each.item_id for each in candidates)])
-    found = ledger.items(name for name in names if name not in told)
-    missing = [name for name in names if name not in told and name not in found]
-    if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        advice = "the ledger must hold an item, or the request bring its attributes"
-        raise UnknownError(f"unknown item {quoted(missing[0])}{more}; {advice}")
-    return {**found, **told}

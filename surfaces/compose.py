@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from prompts.tree import Piece, PromptNode, PromptTree
 from prompts.verbalize import PIECE_CAP, Count, Trunk, TrunkForm, verbalize
 from surfaces.happenings import attributes_of, happenings
-from surfaces.ledger.records import Event, Item
+from surfaces.ledger.records import Item
 from surfaces.sources.merge import Retrieval
-from surfaces.spec import SurfaceSpec
+from surfaces.spec import ExampleSpec, SurfaceSpec, Wording
+from surfaces.visit import Visit
 
 TRUNK, STEM = 0, 1
 """Indices of the first two nodes; leaf i is node 2 + i."""
@@ -25,19 +26,12 @@ class Composer:
     retrieval: Retrieval
     count: Count
 
-    def tree(
-        self,
-        profile: Mapping[str, object],
-        timeline: Sequence[Event],
-        items: Mapping[str, Item],
-        candidates: Sequence[str],
-        context: Mapping[str, object] | None = None,
-    ) -> PromptTree:
+    def tree(self, visit: Visit, items: Mapping[str, Item], candidates: Sequence[str]) -> PromptTree:
         """`items` holds every candidate and every event's item that the trunk may tell, by id."""
-        trunk = verbalize(self.form, profile, happenings(timeline, items), self.count)
-        evidence = self.retrieval.evidence(timeline, candidates, compress=self.spec.prompt.compress)
+        trunk = verbalize(self.form, visit.profile, happenings(visit.timeline, items), self.count)
+        evidence = self.retrieval.evidence(visit, candidates, compress=self.spec.prompt.compress)
         attributes = [attributes_of(items[name]) for name in candidates]
-        return compose(self.spec, trunk, attributes, context, evidence)
+        return compose(self.spec, trunk, attributes, visit.context, evidence)
 
 
 def compose(
@@ -48,23 +42,33 @@ def compose(
     evidence: Sequence[Piece] = (),
 ) -> PromptTree:
     """Node 0 is the trunk, node 1 the stem, then one leaf an item (its attributes, then its evidence), in order."""
+    locale = (context or {}).get("locale")
     stem = PromptNode(stem_pieces(spec, context), parent=TRUNK)
     said = zip(evidence, strict=False) if evidence else ((),) * len(items)
+    texts = (leaf_piece(spec, item, locale) for item in items)
     leaves = (
-        PromptNode((leaf_piece(spec, item), *more), parent=STEM, answers=spec.answers, likelihood=spec.likelihood)
-        for item, more in zip(items, said, strict=True)
+        PromptNode((text, *more), parent=STEM, answers=spec.answers, likelihood=spec.likelihood)
+        for text, more in zip(texts, said, strict=True)
     )
     return PromptTree((PromptNode(trunk.pieces), stem, *leaves))
 
 
 def stem_pieces(spec: SurfaceSpec, context: Mapping[str, object] | None = None) -> tuple[Piece, ...]:
     """The instruction, and what the surface says of the request's context when there is something to say."""
-    instruction = Piece(f"{spec.prompt.instruction}\n")
-    said = spec.prompt.context.render(context or {})[:PIECE_CAP] if spec.prompt.context else ""
-    return (instruction, Piece(f"{said}\n")) if said else (instruction,)
+    context = context or {}
+    wording = spec.prompt.wording(context.get("locale"))
+    examples = tuple(_example(wording, example) for example in spec.prompt.examples)
+    said = wording.stem({"locale": spec.locale, **context})[:PIECE_CAP]
+    return (Piece(f"{wording.instruction}\n"), *examples, *((Piece(f"{said}\n"),) if said else ()))
 
 
-def leaf_piece(spec: SurfaceSpec, attributes: Mapping[str, object]) -> Piece:
+def _example(wording: Wording, example: ExampleSpec) -> Piece:
+    """An example in the form of a small tree: a member, an item behind them, the answer behind the item."""
+    item = wording.leaf(example.item)
+    return Piece(f"{example.member} {item}"[:PIECE_CAP].rstrip() + f" {example.answer}\n")
+
+
+def leaf_piece(spec: SurfaceSpec, attributes: Mapping[str, object], locale: object = None) -> Piece:
     """A candidate as text; an item without any is its kind."""
-    text = spec.prompt.item.render(attributes)[:PIECE_CAP].rstrip()
+    text = spec.prompt.wording(locale).leaf(attributes)[:PIECE_CAP].rstrip()
     return Piece(text or spec.item_kind, compress=spec.prompt.compress)

@@ -12,13 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from prompts.tree import Piece
-from surfaces.sources.base import NOTHING, Indices, Scores
+from surfaces.kinds import kinds
+from surfaces.sources.base import NOTHING, Indices, Scores, SourceKind
 
 TOPS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 75, 100, 150, 200, 300, 500, 1000)
-LABELS: Mapping[str, str] = {
-    "popular": "popularity",
-    "co_visitation": "chosen together",
-}
 LOW, NONE = len(TOPS), len(TOPS) + 1
 _WORDS = (*(f"top {top}" for top in TOPS), "low", "none")
 
@@ -36,12 +33,17 @@ def levels(scores_I: Scores, seen: Indices) -> npt.NDArray[np.int64]:
     return found
 
 
-def evidence_piece(sources: Sequence[str], found: Sequence[int], *, compress: bool) -> Piece:
-    """The words for one candidate: `found[n]` is the level that `sources[n]` gives it."""
-    said = ", ".join(f"{LABELS[name]} {_WORDS[level]}" for name, level in zip(sources, found, strict=True))
+def labels() -> Mapping[str, str]:
+    """What each source that can give evidence is called in a leaf, by its type."""
+    return {name: kind.label for name, kind in kinds("sources").items() if issubclass(kind, SourceKind) and kind.label}
+
+
+def evidence_piece(labels: Sequence[str], found: Sequence[int], *, compress: bool) -> Piece:
+    """The words for one candidate: `found[n]` is the level that the source called `labels[n]` gives it."""
+    said = ", ".join(f"{label} {_WORDS[level]}" for label, level in zip(labels, found, strict=True))
     return Piece(f" ({said})", compress)
 
 
 def vocabulary() -> list[str]:
     """Every phrase there is, for a tokenizer to learn."""
-    return [f" ({label} {word}, {label} {word})" for label in LABELS.values() for word in _WORDS]
+    return [f" ({label} {word}, {label} {word})" for label in labels().values() for word in _WORDS]

@@ -24,11 +24,13 @@ from surfaces.compose import leaf_piece, stem_pieces
 from surfaces.evidence import NONE as NOT_FOUND
 from surfaces.evidence import TOPS, evidence_piece, levels
 from surfaces.happenings import attributes_of
+from surfaces.heads.base import NO, NONE, YES
 from surfaces.ledger.records import IMPRESSION
 from surfaces.ledger.store import Ledger
-from surfaces.sources.base import Interactions, Source
+from surfaces.sources.base import Interactions, Materials
 from surfaces.sources.fit import advisers
-from surfaces.spec import NO, NONE, YES, SurfaceSpec
+from surfaces.sources.merge import Adviser
+from surfaces.spec import SurfaceSpec
 
 FOLDS = 5
 """Evidence for a member comes from sources fitted to the other folds' members."""
@@ -78,7 +80,7 @@ class Examples:
         seed: int,
     ) -> None:
         """Raises ConfigError when no member has enough events."""
-        self.spec, self.form, self.engine, self.settings = spec, form, engine, settings
+        self.spec, self.form, self.ledger, self.engine, self.settings = spec, form, ledger, engine, settings
         self.trees_per_step, self.seed = trees_per_step, seed
         self.items = ledger.all_items(spec.item_kind)
         self.index = {item.item_id: place for place, item in enumerate(self.items)}
@@ -160,7 +162,7 @@ class Examples:
     def _levels(self, timeline: Timeline, target: int) -> npt.NDArray[np.int64]:
         """[evidence sources, items]: what sources that never saw this member say at a position."""
         history_H = timeline.items[:target]
-        found = [levels(adviser.scores(history_H), history_H) for adviser in self._advisers[timeline.fold]]
+        found = [levels(adviser.source.scores(history_H), history_H) for adviser in self._advisers[timeline.fold]]
         return np.stack(found) if found else np.full((0, len(self.items)), NOT_FOUND)
 
     def _evidence(self, found_AI: npt.NDArray[np.int64], shown: Sequence[int]) -> list[tuple[Piece, ...]]:
@@ -170,17 +172,18 @@ class Examples:
 
     def _said(self, row: tuple[int, ...]) -> Piece:
         if row not in self._phrases:
-            self._phrases[row] = evidence_piece(self.spec.evidence, row, compress=self.spec.prompt.compress)
+            labels = [adviser.label for adviser in self._advisers[0]]
+            self._phrases[row] = evidence_piece(labels, row, compress=self.spec.prompt.compress)
         return self._phrases[row]
 
-    def _advisers_without(self, fold: int) -> tuple[Source, ...]:
+    def _advisers_without(self, fold: int) -> tuple[Adviser, ...]:
         """The evidence's sources, fitted to the members of the other folds: the words never tell the answer."""
         others = [timeline for timeline in self.timelines if timeline.fold != fold]
         sequences = tuple(t.items[: len(t.items) - self.settings.holdout] for t in others)
         times = tuple(np.arange(len(sequence), dtype=np.float64) for sequence in sequences)
         ids = tuple(item.item_id for item in self.items)
         data = Interactions(ids, self.index, tuple(t.member_id for t in others), sequences, times)
-        return advisers(self.spec.evidence, data)
+        return advisers(Materials(self.spec, data, self.ledger, self.engine))
 
     def _shown(
         self, timeline: Timeline, target: int, found_AI: npt.NDArray[np.int64], rng: np.random.Generator

@@ -5,12 +5,22 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationInfo,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
-from prompts.errors import TemplateError
-from prompts.render import Template, compile_template
+from prompts.errors import SpecError, TemplateError
+from prompts.render import Condition, Template, compile_condition, compile_template
 from prompts.values import TEXT_CAP, clean_text
+from surfaces.included import Folder
 
 UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _DURATION = re.compile(r"(\d{1,6})([smhdw])")
@@ -34,6 +44,19 @@ def wrong(problem: str, *at: str | int) -> PydanticCustomError:
     return PydanticCustomError("wrong", "{problem}", {"problem": problem, "at": at})
 
 
+def from_file(value: object, info: ValidationInfo) -> object:
+    """The text of a file beside the surface file, where the value is `{file: NAME}`; else the value as it is."""
+    if not isinstance(value, dict) or set(value) != {"file"}:
+        return value
+    folder = info.context
+    if not isinstance(folder, Folder):
+        raise wrong("a file can only be named in a surface file that lies in a folder; write the text itself", "file")
+    try:
+        return folder.read(value["file"])
+    except SpecError as error:
+        raise wrong(str(error), "file") from None
+
+
 def _template(value: object) -> Template:
     if isinstance(value, Template):
         return value
@@ -41,6 +64,17 @@ def _template(value: object) -> Template:
         raise wrong("should be text; put it in quotes")
     try:
         return compile_template(value, where="")
+    except TemplateError as error:
+        raise wrong(str(error)) from None
+
+
+def _condition(value: object) -> Condition:
+    if isinstance(value, Condition):
+        return value
+    if not isinstance(value, str):
+        raise wrong("should be text; put it in quotes")
+    try:
+        return compile_condition(value, where="")
     except TemplateError as error:
         raise wrong(str(error)) from None
 
@@ -65,13 +99,28 @@ def _text(value: object) -> object:
     return cleaned
 
 
+def text_schema(description: str) -> dict[str, Any]:
+    """JSON Schema of a text that stands in the file, or in a file beside it."""
+    file = {"type": "object", "properties": {"file": {"type": "string"}}, "required": ["file"]}
+    return {"description": description, "anyOf": [{"type": "string"}, {**file, "additionalProperties": False}]}
+
+
 TemplateText = Annotated[
     Template,
     PlainValidator(_template),
+    BeforeValidator(from_file),
     PlainSerializer(lambda template: template.source, return_type=str),
-    WithJsonSchema({"type": "string", "description": "Text with {{ name }}, {% if %}, {% for %} and filters."}),
+    WithJsonSchema(text_schema("Text with {{ name }}, {% if %}, {% for %} and filters.")),
 ]
 """A template, compiled when the file is read."""
+
+ConditionText = Annotated[
+    Condition,
+    PlainValidator(_condition),
+    PlainSerializer(lambda condition: condition.source, return_type=str),
+    WithJsonSchema({"type": "string", "description": "An expression over item.NAME, member.NAME and context.NAME."}),
+]
+"""A condition, compiled when the file is read."""
 
 Duration = Annotated[
     float,
@@ -80,7 +129,9 @@ Duration = Annotated[
 ]
 """Seconds; written `90s`, `30m`, `6h`, `14d` or `2w`."""
 
-Text = Annotated[str, BeforeValidator(_text)]
+Text = Annotated[
+    str, BeforeValidator(_text), BeforeValidator(from_file), WithJsonSchema(text_schema("One line of plain text."))
+]
 """One line of plain text, never empty."""
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
@@ -88,6 +139,10 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 
 Word = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 """A head's or an action's name."""
+
+
+Locale = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$")]
+"""A language, as BCP 47 has it: `de`, `pt-BR`."""
 
 
 def listed(**limits: Any) -> Any:

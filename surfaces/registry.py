@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from threading import Lock
-from typing import Self, TypeVar
+from typing import NamedTuple, Self, TypeVar, cast
 
 from prompts.errors import SpecError, UnknownError
 from prompts.suggest import suggest
 from prompts.verbalize import TrunkForm
+from surfaces.included import Folder
 from surfaces.spec import SurfaceSpec, TrunkSpec
 from surfaces.spec_file import SpecFile, read_spec
 from surfaces.yaml_reader import SIZE_CAP
@@ -19,25 +21,42 @@ from surfaces.yaml_reader import SIZE_CAP
 T = TypeVar("T")
 
 
+class Declared(NamedTuple):
+    """A surface with its trunk; the version changes with either. `text` is the file's, `where` its place."""
+
+    spec: SurfaceSpec
+    form: TrunkForm
+    version: str
+    text: str
+    where: str
+
+
 @dataclass(frozen=True, slots=True)
 class _Known:
     """One state of the registry; a change makes another."""
 
-    surfaces: Mapping[str, SurfaceSpec]
-    trunks: Mapping[str, TrunkSpec]
+    surfaces: Mapping[str, SpecFile]
+    trunks: Mapping[str, SpecFile]
 
     def plus(self, added: Sequence[SpecFile]) -> _Known:
         surfaces, trunks = dict(self.surfaces), dict(self.trunks)
         for file in added:
-            if isinstance(file.spec, SurfaceSpec):
-                surfaces[file.spec.surface] = file.spec
-            else:
-                trunks[file.spec.trunk] = file.spec
-        for file in added:
-            if isinstance(file.spec, SurfaceSpec) and file.spec.trunk not in trunks:
-                why = f"no trunk is called '{file.spec.trunk}'{suggest(file.spec.trunk, trunks)}"
+            (surfaces if isinstance(file.spec, SurfaceSpec) else trunks)[file.name] = file
+        return _Known(surfaces, trunks).checked()
+
+    def without(self, file: SpecFile) -> _Known:
+        surfaces, trunks = dict(self.surfaces), dict(self.trunks)
+        (surfaces if isinstance(file.spec, SurfaceSpec) else trunks).pop(file.name, None)
+        return _Known(surfaces, trunks).checked()
+
+    def checked(self) -> _Known:
+        """Itself. Raises SpecError for a surface whose trunk is unknown."""
+        for file in self.surfaces.values():
+            trunk = cast("SurfaceSpec", file.spec).trunk
+            if trunk not in self.trunks:
+                why = f"no trunk is called '{trunk}'{suggest(trunk, self.trunks)}"
                 raise SpecError(f"{file.document.at(('trunk',))}: trunk: {why}")
-        return _Known(surfaces, trunks)
+        return self
 
 
 class Registry:
@@ -72,17 +91,47 @@ class Registry:
             self._known = self._known.plus([file])
         return file.spec
 
+    def plus(self, *added: SpecFile) -> Registry:
+        """Another registry, with these files in place of those of the same name. Raises SpecError."""
+        return self._with(self._known.plus(added))
+
+    def without(self, file: SpecFile, base: Registry) -> Registry:
+        """Another registry, without that file; what `base` has of its name comes back. Raises SpecError."""
+        known, name = base._known, file.name
+        before = (known.surfaces if isinstance(file.spec, SurfaceSpec) else known.trunks).get(name)
+        return self.plus(before) if before else self._with(self._known.without(file))
+
+    def _with(self, known: _Known) -> Registry:
+        made = Registry()
+        made._known = known
+        return made
+
     def names(self) -> list[str]:
         """Names of surfaces, sorted."""
         return sorted(self._known.surfaces)
 
+    def file(self, name: str) -> SpecFile:
+        """A surface's file. Raises UnknownError that names what there is."""
+        return _find(self._known.surfaces, name, "surface")
+
     def surface(self, name: str) -> SurfaceSpec:
         """A surface. Raises UnknownError that names what there is."""
-        return _find(self._known.surfaces, name, "surface")
+        return cast("SurfaceSpec", self.file(name).spec)
 
     def trunk(self, name: str) -> TrunkForm:
         """How a trunk puts members into words. Raises UnknownError that names what there is."""
-        return _find(self._known.trunks, name, "trunk").form
+        return self._trunk(name).form
+
+    def declared(self, name: str) -> Declared:
+        """A surface with its trunk, its version and its text. Raises UnknownError that names what there is."""
+        file = self.file(name)
+        spec = cast("SurfaceSpec", file.spec)
+        trunk = self._trunk(spec.trunk)
+        version = hashlib.sha256(f"{spec.version} {trunk.version}".encode()).hexdigest()[:12]
+        return Declared(spec, trunk.form, version, file.text, file.document.where)
+
+    def _trunk(self, name: str) -> TrunkSpec:
+        return cast("TrunkSpec", _find(self._known.trunks, name, "trunk").spec)
 
 
 def shipped_folder() -> Path:
@@ -99,7 +148,7 @@ def read_file(path: Path) -> SpecFile:
         raise SpecError(f"{path}:1:1: no UTF-8 text (byte {error.start})") from None
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
-    return read_spec(text, str(path))
+    return read_spec(text, str(path), Folder(path.parent))
 
 
 def _read_folder(folder: Path) -> dict[tuple[type, str], SpecFile]:
@@ -108,16 +157,12 @@ def _read_folder(folder: Path) -> dict[tuple[type, str], SpecFile]:
     found: dict[tuple[type, str], SpecFile] = {}
     for path in sorted(folder.glob("*.yaml")):
         file = read_file(path)
-        key = (type(file.spec), _name(file.spec))
+        key = (type(file.spec), file.name)
         if key in found:
             place = file.document.at(("surface" if isinstance(file.spec, SurfaceSpec) else "trunk",))
             raise SpecError(f"{place}: '{key[1]}' is also declared in {found[key].document.where}; rename one")
         found[key] = file
     return found
-
-
-def _name(spec: SurfaceSpec | TrunkSpec) -> str:
-    return spec.surface if isinstance(spec, SurfaceSpec) else spec.trunk
 
 
 def _find(known: Mapping[str, T], name: str, kind: str) -> T:

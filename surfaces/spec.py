@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import CoreSchema, core_schema
 
 from prompts.errors import SpecError
+from prompts.render import Template
 from prompts.suggest import suggest
 from prompts.verbalize import Detail, TrunkForm
-from surfaces.fields import Duration, Name, Strict, TemplateText, Text, Word, listed, wrong
-
-NONE, YES, NO = "none", "yes", "no"
-"""Answer words that no head may take as its name: nothing done; a pointwise head's two answers."""
-
-K = Annotated[int, Field(ge=1, le=1_000, description="How many candidates the source brings.")]
+from surfaces.fields import Locale, Name, Strict, TemplateText, Text, Word, listed, wrong
+from surfaces.filters.base import FilterKind
+from surfaces.heads.base import NO, NONE, YES, HeadKind
+from surfaces.kinds import OneOf, kinds
+from surfaces.policies.base import PolicyKind
+from surfaces.sources.base import SourceKind
 
 
 class Hashed(Strict):
@@ -69,65 +71,92 @@ class TrunkSpec(Hashed):
         return TrunkForm(self.profile, line.events, self.actions, line.detail, line.budget, line.step)
 
 
+class Wording(NamedTuple):
+    """What a surface says, in one language."""
+
+    instruction: str
+    context: Template | None
+    item: Template
+
+    def stem(self, context: Mapping[str, object]) -> str:
+        """What is said of a request's context; empty when there is nothing to say."""
+        return self.context.render(context) if self.context else ""
+
+    def leaf(self, attributes: Mapping[str, object]) -> str:
+        """A candidate as text; empty for an item of which the template says nothing."""
+        return self.item.render(attributes)
+
+
+class TranslationSpec(Strict):
+    """The prompt in another language; what is left out stays as it is."""
+
+    instruction: Text | None = None
+    context: TemplateText | None = None
+    item: TemplateText | None = None
+
+
+class ExampleSpec(Strict):
+    """One example for the model to follow: what a member is like, an item, and the right answer."""
+
+    member: Text = Field(description="A member in a few words, as a trunk would tell it.")
+    item: Annotated[dict[str, Any], Field(max_length=64)] = Field(
+        description="The item's attributes, for the item template."
+    )
+    answer: str = Field(max_length=32, description="One of the surface's answers.")
+
+
 class PromptSpec(Strict):
     """The stem and the leaves."""
 
     instruction: Text
-    context: TemplateText | None = Field(None, description="Reads the keys of a request's context.")
+    context: TemplateText | None = Field(
+        None, description="Reads a request's context: query, page, any other key; `now` and `locale` are always there."
+    )
     item: TemplateText
     detail: Literal["text", "vector"] = Field("vector", description="A candidate as its tokens or as one vector.")
+    examples: Annotated[tuple[ExampleSpec, ...], listed(max_length=8)] = Field(
+        (), description="A few examples that stand in the stem."
+    )
+    locales: Annotated[dict[Locale, TranslationSpec], Field(max_length=64)] = Field(
+        default_factory=dict, description="The prompt in other languages, chosen by `locale` in a request's context."
+    )
 
     @property
     def compress(self) -> bool:
         """Whether what a leaf says goes in as vectors, where the model can."""
         return self.detail == "vector"
 
-
-class PopularSource(Strict):
-    """The items with most events; with a half-life, recent events count for more."""
-
-    type: Literal["popular"]
-    k: K
-    half_life: Duration | None = None
+    def wording(self, locale: object = None) -> Wording:
+        """The prompt in the language asked for (`de-AT`, else `de`), or as the file has it."""
+        asked = locale if isinstance(locale, str) else ""
+        found = self.locales.get(asked) or self.locales.get(asked.partition("-")[0]) or TranslationSpec()
+        return Wording(found.instruction or self.instruction, found.context or self.context, found.item or self.item)
 
 
-class CoVisitationSource(Strict):
-    """Items that members with a similar timeline chose."""
-
-    type: Literal["co_visitation"]
-    k: K
-
-
-class EmbeddingSource(Strict):
-    """Items whose text is near to what the member chose."""
-
-    type: Literal["embedding"]
-    k: K
+SourceSpec = Annotated[SourceKind, OneOf("sources")]
+FilterSpec = Annotated[FilterKind, OneOf("filters")]
+HeadSpec = Annotated[HeadKind, OneOf("heads")]
+PolicySpec = Annotated[PolicyKind, OneOf("policies")]
 
 
-SourceSpec = Annotated[PopularSource | CoVisitationSource | EmbeddingSource, Field(discriminator="type")]
+class _Adviser:
+    """Marks a word that must be the type of a source whose opinion leaves can carry."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        """One of the sources that have a label."""
+        named = kinds("sources").items()
+        return core_schema.literal_schema([name for name, kind in named if getattr(kind, "label", "")])
 
 
-class HeadSpec(Strict):
-    """One question that the model answers of every candidate, and what the answer weighs in the utility."""
+class ReciprocalSpec(Strict):
+    """The other side's interest: for the first candidates, the model is asked how they would answer to this member.
 
-    name: Word
-    type: Literal["choice", "pointwise", "likelihood"]
-    weight: float = Field(0.0, ge=-1_000, le=1_000)
-    actions: Annotated[tuple[Word, ...], listed(min_length=1)] = Field(
-        default_factory=lambda data: (data["name"],) if "name" in data else (),
-        description="Actions in the ledger that make the label positive; by default the head's name.",
-    )
+    Where the item of a candidate is a member, a probability that ranks becomes the mean of both directions. RECON
+    takes the harmonic mean: L. Pizzato et al., "RECON: a reciprocal recommender for online dating", RecSys 2010.
+    """
 
-
-class SeenSpec(Strict):
-    """Drops items that the member has acted on."""
-
-    type: Literal["seen"]
-
-
-PolicySpec = SeenSpec
-"""An entry of `policies`."""
+    top: int = Field(50, ge=1, le=200, description="Of so many candidates the other side is asked.")
+    mean: Literal["harmonic", "product"] = "harmonic"
 
 
 class FallbackSpec(Strict):
@@ -140,23 +169,40 @@ class FallbackSpec(Strict):
 class SurfaceSpec(Hashed):
     """A surface file: what is ranked, from where, by which heads."""
 
+    model_config = ConfigDict(defer_build=True)  # the kinds of other packages are looked up when a file is read
+
     surface: Name
     description: Text
     item_kind: Name
     trunk: Name = "member"
+    locale: Locale = Field("en", description="The language of the file's own words.")
     prompt: PromptSpec
     sources: Annotated[tuple[SourceSpec, ...], listed(min_length=1, max_length=16)]
-    evidence: Annotated[tuple[Literal["popular", "co_visitation"], ...], listed()] = Field(
+    evidence: Annotated[tuple[Annotated[str, _Adviser()], ...], listed()] = Field(
         (), description="What a leaf tells of its candidate in words: these sources' opinions."
     )
+    filters: Annotated[tuple[FilterSpec, ...], listed(max_length=16)] = Field(
+        (), description="Which candidates may be ranked at all."
+    )
     heads: Annotated[tuple[HeadSpec, ...], listed(min_length=1, max_length=32)]
+    reciprocal: ReciprocalSpec | None = None
     policies: Annotated[tuple[PolicySpec, ...], listed(max_length=16)] = ()
     fallback: FallbackSpec = Field(default_factory=FallbackSpec)
 
-    @field_validator("sources", "policies")
+    @field_validator("sources")
     @classmethod
-    def _types_once(cls, entries: tuple[Any, ...]) -> tuple[Any, ...]:
-        twin = _twin([entry.type for entry in entries])
+    def _names_once(cls, sources: tuple[SourceKind, ...]) -> tuple[SourceKind, ...]:
+        twin = _twin([source.called for source in sources])
+        if twin is not None:
+            again = sources[twin]
+            key = "name" if again.name else "type"
+            raise wrong(f"'{again.called}' is listed twice; give one of the two another 'name'", twin, key)
+        return sources
+
+    @field_validator("filters", "policies")
+    @classmethod
+    def _single_once(cls, entries: tuple[Any, ...]) -> tuple[Any, ...]:
+        twin = _twin([entry.type if entry.single else str(place) for place, entry in enumerate(entries)])
         if twin is not None:
             raise wrong(f"'{entries[twin].type}' is listed twice; once is enough", twin, "type")
         return entries
@@ -171,12 +217,13 @@ class SurfaceSpec(Hashed):
 
     @field_validator("heads")
     @classmethod
-    def _heads_agree(cls, heads: tuple[HeadSpec, ...]) -> tuple[HeadSpec, ...]:
+    def _heads_agree(cls, heads: tuple[HeadKind, ...]) -> tuple[HeadKind, ...]:
         names = [head.name for head in heads]
+        taken = {NONE, YES, NO}.union(*(head.words for head in heads))
         for index, head in enumerate(heads):
-            if head.name in {NONE, YES, NO}:
+            if head.name in taken:
                 raise wrong("is an answer of its own; give the head another name", index, "name")
-            if head.type != "choice" and head.type in [other.type for other in heads[:index]]:
+            if head.single and head.type in [other.type for other in heads[:index]]:
                 raise wrong(f"is the second {head.type} head; a surface has at most one", index, "type")
         twin = _twin(names)
         if twin is not None:
@@ -188,7 +235,7 @@ class SurfaceSpec(Hashed):
     @field_validator("fallback")
     @classmethod
     def _order_known(cls, fallback: FallbackSpec, info: ValidationInfo) -> FallbackSpec:
-        types = tuple(source.type for source in info.data.get("sources", ()))
+        types = tuple(source.called for source in info.data.get("sources", ()))
         if not types:
             return fallback
         for index, name in enumerate(fallback.order):
@@ -199,22 +246,42 @@ class SurfaceSpec(Hashed):
             raise wrong(f"'{fallback.order[twin]}' is listed twice; once is enough", "order", twin)
         return fallback.model_copy(update={"order": fallback.order or types})
 
+    @model_validator(mode="after")
+    def _examples_answer(self) -> Self:
+        known = (*self.answers, *((NONE,) if self.choices else ()))
+        for index, example in enumerate(self.prompt.examples):
+            if example.answer not in known:
+                problem = f"'{example.answer}' is no answer of this surface{suggest(example.answer, known)}"
+                raise wrong(problem, "prompt", "examples", index, "answer")
+        return self
+
     @cached_property
-    def choices(self) -> tuple[HeadSpec, ...]:
+    def choices(self) -> tuple[HeadKind, ...]:
         """The heads that share one softmax."""
         return tuple(head for head in self.heads if head.type == "choice")
 
     @cached_property
     def answers(self) -> tuple[str, ...]:
-        """All answer words: the choice heads' names and `none`, then `yes` and `no`, as far as there are such heads."""
+        """All answer words: the choice heads' names and `none`, as far as there are such heads, then the others'."""
         choices = tuple(head.name for head in self.choices)
-        pointwise = any(head.type == "pointwise" for head in self.heads)
-        return (*choices, *((NONE,) if choices else ()), *((YES, NO) if pointwise else ()))
+        others = (word for head in self.heads for word in head.words)
+        return tuple(dict.fromkeys([*choices, *((NONE,) if choices else ()), *others]))
 
     @cached_property
     def likelihood(self) -> bool:
         """Whether a head asks how much the member makes a candidate's text more likely."""
-        return any(head.type == "likelihood" for head in self.heads)
+        return any(head.likelihood for head in self.heads)
+
+    @cached_property
+    def reads_vectors(self) -> bool:
+        """Whether a head or a policy works with the items' vectors."""
+        return any(head.reads_vectors for head in self.heads) or any(each.reads_vectors for each in self.policies)
+
+    @cached_property
+    def unwanted(self) -> frozenset[str]:
+        """Actions that only heads with a negative weight name: such an event is no choice of its item."""
+        wanted = {action for head in self.heads if head.weight >= 0 for action in head.actions}
+        return frozenset(action for head in self.heads for action in head.actions) - wanted
 
 
 def check_answers(spec: SurfaceSpec, encode: Callable[[str], Sequence[int]]) -> None:
@@ -229,16 +296,6 @@ def check_answers(spec: SurfaceSpec, encode: Callable[[str], Sequence[int]]) -> 
             raise SpecError(
                 f"surface '{spec.surface}': the answers '{twin}' and '{word}' begin with the same token; rename a head"
             )
-
-
-def surface_schema() -> dict[str, Any]:
-    """JSON Schema of surface files, for editors."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **SurfaceSpec.model_json_schema()}
-
-
-def trunk_schema() -> dict[str, Any]:
-    """JSON Schema of trunk files."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **TrunkSpec.model_json_schema()}
 
 
 def _twin(words: Sequence[str]) -> int | None:

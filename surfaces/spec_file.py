@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from io import StringIO
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
 
 from prompts.errors import SpecError
 from prompts.suggest import closest, suggest
+from surfaces.included import Folder
 from surfaces.spec import SurfaceSpec, TrunkSpec
 from surfaces.yaml_reader import Document, Path, read_yaml
 
@@ -17,6 +20,7 @@ SHOWN = 10
 """Problems of a file that one error lists."""
 
 MISSING = "this key is missing"
+SHORT = "the list should have at least"
 _PLAIN = {
     "string_type": "should be text; put it in quotes",
     "int_type": "should be a whole number",
@@ -33,10 +37,16 @@ _PLAIN = {
 
 
 class SpecFile(NamedTuple):
-    """A spec and the document that it came from."""
+    """A spec, the document that it came from, and its text."""
 
     spec: SurfaceSpec | TrunkSpec
     document: Document
+    text: str
+
+    @property
+    def name(self) -> str:
+        """The surface's or the trunk's name."""
+        return self.spec.surface if isinstance(self.spec, SurfaceSpec) else self.spec.trunk
 
 
 class _Problem(NamedTuple):
@@ -52,12 +62,18 @@ class _Problem(NamedTuple):
         return f"{document.at(self.path, key=self.key)}: {name}: {self.text}"
 
 
-def read_spec(text: str, where: str) -> SpecFile:
-    """The spec of a file; its first key tells which kind. Raises SpecError, one line a problem."""
+FAMILIES = ("sources", "filters", "heads", "policies")
+
+
+def read_spec(text: str, where: str, folder: Folder | None = None) -> SpecFile:
+    """The spec of a file; its first key tells which kind. Raises SpecError, one line a problem.
+
+    Texts that the file keeps beside it are read from `folder`; without one there are none.
+    """
     document = read_yaml(text, where)
     model = _model(document)
     try:
-        return SpecFile(model.model_validate(document.data), document)
+        return SpecFile(model.model_validate(document.data, context=folder), document, text)
     except ValidationError as error:
         schema = model.model_json_schema()
         details = [one for one in error.errors(include_url=False) if one["type"] != "default_factory_not_called"]
@@ -81,7 +97,13 @@ def _model(document: Document) -> type[SurfaceSpec] | type[TrunkSpec]:
 def _report(problems: list[_Problem], document: Document) -> str:
     """A key that is missing because it is misspelt is told once, where it is misspelt."""
     misspelt = {(*problem.path[:-1], problem.meant) for problem in problems if problem.meant}
-    kept = [one for one in problems if not (one.text == MISSING and one.path in misspelt)]
+    inside = {problem.path[:-2] for problem in problems if len(problem.path) > 1}  # a list whose entries are wrong
+    kept = [
+        one
+        for one in problems
+        if not (one.text == MISSING and one.path in misspelt)
+        and not (one.text.startswith(SHORT) and one.path in inside)
+    ]
     kept.sort(key=lambda one: document.place(one.path, key=one.key))
     lines = [problem.line(document) for problem in kept]
     more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
@@ -117,7 +139,7 @@ def _shown(value: object) -> str:
 def _path(loc: tuple[int | str, ...]) -> Path:
     """Pydantic's path without its marks for keys and for the member of a union."""
     plain = tuple(step for step in loc if step != "[key]")
-    return (*plain[:2], *plain[3:]) if plain[:1] == ("sources",) else plain
+    return (*plain[:2], *plain[3:]) if plain[:1] and plain[0] in FAMILIES else plain
 
 
 def _keys(schema: dict[str, Any], path: Path, data: Any) -> list[str]:
@@ -131,3 +153,23 @@ def _keys(schema: dict[str, Any], path: Path, data: Any) -> list[str]:
         if "$ref" in node:
             node = schema["$defs"][node["$ref"].rpartition("/")[2]]
     return list(node.get("properties", {}))
+
+
+def resolved(file: SpecFile) -> str:
+    """The file's text, or, where it reads others, a file that says the same and stands alone."""
+    try:
+        if read_spec(file.text, file.document.where).spec == file.spec:
+            return file.text
+    except SpecError:
+        pass
+    return as_yaml(file.spec)
+
+
+def as_yaml(spec: SurfaceSpec | TrunkSpec) -> str:
+    """A spec as the text of a file, with every key that is not at its default."""
+    out = StringIO()
+    writer: Any = YAML(typ="safe", pure=True)
+    writer.default_flow_style, writer.allow_unicode, writer.width = False, True, 120
+    writer.sort_base_mapping_type_on_output = False
+    writer.dump(spec.model_dump(mode="json", by_alias=True, exclude_defaults=True), out)
+    return out.getvalue()

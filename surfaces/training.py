@@ -33,10 +33,11 @@ from surfaces.evaluation.run import evaluate
 from surfaces.evaluation.splits import leave_one_out
 from surfaces.examples import Examples, ExampleSettings
 from surfaces.happenings import attributes_of
+from surfaces.heads.base import NO, NONE, YES
 from surfaces.ledger.store import Ledger
 from surfaces.ledger.tables import import_tables
 from surfaces.registry import Registry
-from surfaces.spec import NO, NONE, YES, SurfaceSpec
+from surfaces.spec import SurfaceSpec
 from surfaces.worlds.movielens import load_movielens
 
 MOVIELENS = "movielens-100k"

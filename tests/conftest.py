@@ -23,6 +23,7 @@ settings.load_profile("prismrank")
 
 TEXTS = (
     "Films. Which one does the member watch next? liked watched disliked like dislike none yes no apply dismiss",
+    "like comment share hide none apply save dismiss none click hide none connect none buy read tag",
     "Member. 24 M technician 53 F writer student engineer",
     "Toy Story (1995) Animation, Children's, Comedy GoldenEye Action, Adventure, Thriller The Godfather Drama Crime",
     "popularity top low chosen together alike in text none",

@@ -42,4 +42,4 @@ def serve(
             engine = open_engine(model, cache_bytes=cache_mb << 20, precision=precision)
             services = Services.open(opened, engine, registry, step)
         typer.echo(f"prismrank serves at {server.address(bound)}; Ctrl-C ends it", err=True)
-        server.serve(services, bound)
+        server.serve(services, bound, surfaces)

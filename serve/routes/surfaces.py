@@ -1,17 +1,37 @@
-"""What surfaces there are."""
+"""What surfaces there are, and how they change while the server runs."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel, Field, JsonValue
 
-from serve.problems import responses
-from serve.services import CurrentServices
+from prompts.errors import ConfigError, SpecError
+from serve.bodies import StrictRequest, StrictRoute
+from serve.live import CurrentLive, Version
+from serve.preview import Preview, preview_of
+from serve.problems import FieldProblem, Problem, responses
+from serve.schemas import RankRequest, Strict
+from serve.served import ServedSurface
+from serve.services import CurrentServices, Services
 
-router = APIRouter(prefix="/v1/surfaces", tags=["surfaces"])
+T = TypeVar("T")
+
+router = APIRouter(prefix="/v1/surfaces", tags=["surfaces"], route_class=StrictRoute)
+
+SurfaceName = Annotated[str, Path(description="the surface's name", examples=["movies"])]
+YAML_TYPE = "application/yaml"
+FILE_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "A surface file, as YAML or JSON. Files that it would read beside it are refused.",
+        "content": {YAML_TYPE: {"schema": {"type": "string"}}},
+    }
+}
 
 
 class SurfaceLine(BaseModel):
@@ -19,35 +39,127 @@ class SurfaceLine(BaseModel):
 
     surface: str
     description: str
-    version: str = Field(description="changes with the surface's content")
+    version: str = Field(description="changes with the surface's content, and with the trunk's")
 
 
 class SurfaceList(BaseModel):
     """Every surface that this server ranks."""
 
     surfaces: list[SurfaceLine]
+    problems: dict[str, str] = Field(description="files of the folder that are refused, by name, and why")
 
 
 class SurfaceReply(SurfaceLine):
     """A surface in full."""
 
     spec: dict[str, JsonValue] = Field(description="the surface file's content, defaults included")
+    text: str = Field(description="the surface file")
+
+
+class VersionLine(BaseModel):
+    """A version that was online."""
+
+    version: str
+    since: float = Field(description="seconds since 1970")
+    current: bool
+
+
+class VersionList(BaseModel):
+    """The versions of a surface that it can go back to, the latest first."""
+
+    surface: str
+    versions: list[VersionLine]
+
+
+class RollbackRequest(Strict):
+    """Which version to go back to."""
+
+    version: str = Field(min_length=1, max_length=64, examples=["3b39b66b39ce"])
 
 
 @router.get("")
-async def surfaces(services: CurrentServices) -> SurfaceList:
+async def surfaces(services: CurrentServices, live: CurrentLive) -> SurfaceList:
     """Every surface, by name."""
-    specs = [services.surface(name).spec for name in services.surface_names()]
-    lines = [SurfaceLine(surface=spec.surface, description=spec.description, version=spec.version) for spec in specs]
-    return SurfaceList(surfaces=lines)
+    served = [services.surface(name) for name in services.surface_names()]
+    return SurfaceList(surfaces=[_line(each) for each in served], problems=live.problems)
 
 
 @router.get("/{surface}", responses=responses(HTTPStatus.NOT_FOUND))
-async def surface(
-    surface: Annotated[str, Path(description="the surface's name", examples=["movies"])], services: CurrentServices
-) -> SurfaceReply:
+async def surface(surface: SurfaceName, services: CurrentServices) -> SurfaceReply:
     """One surface: what it ranks, from which sources, by which heads."""
-    spec = services.surface(surface).spec
-    return SurfaceReply(
-        surface=spec.surface, description=spec.description, version=spec.version, spec=spec.model_dump(mode="json")
-    )
+    return _reply(services.surface(surface), services)
+
+
+@router.put(
+    "/{surface}",
+    openapi_extra=FILE_BODY,
+    responses={
+        201: {"description": "The surface is new", "model": SurfaceReply},
+        **responses(HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY),
+    },
+)
+async def put(
+    surface: SurfaceName, request: Request, response: Response, services: CurrentServices, live: CurrentLive
+) -> SurfaceReply:
+    """Bring a surface online, or another version of it: no restart, no training.
+
+    The body is a surface file. It is checked, its sources are fitted, and then it is exchanged at once; requests that
+    are under way end with the version that they began with. A bad file is refused with line and column, and the former
+    version goes on.
+    """
+    text = await StrictRequest(request.scope, request.receive).text()
+    new = surface not in services.surface_names()
+    served = await _changed(live.put, surface, text)
+    response.status_code = HTTPStatus.CREATED if new else HTTPStatus.OK
+    return _reply(served, services)
+
+
+@router.delete("/{surface}", status_code=204, responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT))
+async def delete(surface: SurfaceName, live: CurrentLive) -> None:
+    """Take a surface offline. One that comes with the package comes back in its own version."""
+    try:
+        await asyncio.to_thread(live.remove, surface)
+    except SpecError as error:
+        raise Problem(HTTPStatus.CONFLICT, str(error)) from None
+
+
+@router.get("/{surface}/versions", responses=responses(HTTPStatus.NOT_FOUND))
+async def versions(surface: SurfaceName, services: CurrentServices, live: CurrentLive) -> VersionList:
+    """The versions of a surface that were online, the latest first."""
+    current = services.surface(surface).version if surface in services.surface_names() else ""
+    found: list[Version] = await asyncio.to_thread(live.versions, surface)
+    lines = [VersionLine(version=one.version, since=one.since, current=one.version == current) for one in found]
+    return VersionList(surface=surface, versions=lines)
+
+
+@router.post("/{surface}/rollback", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY))
+async def rollback(
+    surface: SurfaceName, body: RollbackRequest, services: CurrentServices, live: CurrentLive
+) -> SurfaceReply:
+    """Bring an earlier version of a surface online again."""
+    return _reply(await _changed(live.roll_back, surface, body.version), services)
+
+
+@router.post("/{surface}/preview", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY))
+async def preview(surface: SurfaceName, body: RankRequest, services: CurrentServices) -> Preview:
+    """What the model reads for a request, piece by piece, with the slots that each takes. Nothing is ranked."""
+    return await services.retrieval.run(preview_of, body, services.surface(surface), services)
+
+
+async def _changed(change: Callable[..., T], *arguments: str) -> T:
+    """What the change returns. Raises Problem 422 that lists what is wrong with the file, a line each."""
+    try:
+        return await asyncio.to_thread(change, *arguments)
+    except (SpecError, ConfigError) as error:
+        lines = str(error).splitlines()
+        errors = [FieldProblem(pointer="#", detail=line) for line in lines]
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, lines[0], errors=errors) from None
+
+
+def _line(served: ServedSurface) -> SurfaceLine:
+    return SurfaceLine(surface=served.spec.surface, description=served.spec.description, version=served.version)
+
+
+def _reply(served: ServedSurface, services: Services) -> SurfaceReply:
+    text, told = services.registry.file(served.spec.surface).text, served.spec.model_dump(mode="json", by_alias=True)
+    return SurfaceReply(**_line(served).model_dump(), spec=told, text=text)

@@ -31,9 +31,9 @@ class Method(Protocol):
 class FromSource:
     """A source as a method. Items that it does not know score `NOTHING`."""
 
-    def __init__(self, source: Source, data: Interactions) -> None:
+    def __init__(self, name: str, source: Source, data: Interactions) -> None:
         """Fits the source to the data."""
-        self.name = source.name
+        self.name = name
         self._source, self._data = source, data
         source.fit(data)
 
@@ -62,7 +62,7 @@ def baseline(name: str, train: Interactions) -> Method:
     if name == "random":
         return Random()
     if name == "popular":
-        return FromSource(Popular(), train)
+        return FromSource(name, Popular(), train)
     if name == "co_visitation":
-        return FromSource(CoVisitation(), train)
+        return FromSource(name, CoVisitation(), train)
     raise ConfigError(f"no method is called '{name}'{suggest(name, BASELINES)}")

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import ClassVar, Literal
 
-from surfaces.policies.base import Acted, Entry
-
-IMPRESSION = "show"
-"""The action of an item that was only shown."""
+from surfaces.policies.base import Entry, PolicyKind
+from surfaces.visit import Visit
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """Drops items that the member has acted on; an item that was only shown stays."""
+class SeenPolicy(PolicyKind):
+    """Drops items that the member has acted on; one that was only shown stays. The filter `seen` does it earlier."""
 
-    def apply(self, slate: Sequence[Entry], history: Sequence[Acted]) -> list[Entry]:
+    drops: ClassVar[bool] = True
+    single: ClassVar[bool] = True
+    type: Literal["seen"]
+
+    def apply(self, slate: Sequence[Entry], visit: Visit, k: int) -> list[Entry]:  # noqa: ARG002 - of any length
         """The entries that are new to the member, in their order."""
-        seen = {event.item_id for event in history if event.action != IMPRESSION}
+        seen = {event.item_id for event in visit.acts}
         return [entry for entry in slate if entry.item_id not in seen]

@@ -5,17 +5,27 @@ Legend of array names: I items, H events of a history, in the order of time.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import groupby
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from prompts.errors import ConfigError
-from surfaces.ledger.records import IMPRESSION, Clock, Event
+from surfaces.fields import Name, Strict
+from surfaces.happenings import attributes_of
+from surfaces.ledger.records import IMPRESSION, Clock, Event, Item
 from surfaces.ledger.store import Ledger
+from surfaces.visit import NOBODY, Visit
+
+if TYPE_CHECKING:
+    from foundation.engine.base import Engine
+    from surfaces.sources.vectors import Vectors
+    from surfaces.spec import SurfaceSpec
 
 Indices = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
@@ -23,13 +33,16 @@ Scores = npt.NDArray[np.float64]
 NOTHING = -np.inf
 """The score of an item of which a source has nothing to say."""
 
+K = Annotated[int, Field(ge=1, le=1_000, description="How many candidates the source brings.")]
+
 
 @dataclass(frozen=True, slots=True)
 class Interactions:
-    """Who chose which items of one kind, and when; impressions are left out.
+    """Who chose which items of one kind, and when; impressions and `unwanted` actions are left out.
 
     `index[item_ids[i]] == i`. Member `m` is `member_ids[m]`; `sequences[m]` are indices of items in the order of time,
-    `times[m]` their timestamps. Items that nobody chose are among `item_ids` too.
+    `times[m]` their timestamps. Items that nobody chose are among `item_ids` too. `people` tells which item a member
+    is, by the member's id.
     """
 
     item_ids: tuple[str, ...]
@@ -38,18 +51,28 @@ class Interactions:
     sequences: tuple[Indices, ...]
     times: tuple[Scores, ...]
     clock: Clock = "time"
+    unwanted: frozenset[str] = frozenset()
+    people: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, ledger: Ledger, kind: str, *, before: float | None = None) -> Interactions:
-        """The ledger's events with items of that kind, on any surface; with `before`, only those that are earlier.
+    def of(
+        cls, ledger: Ledger, kind: str, *, before: float | None = None, unwanted: Collection[str] = ()
+    ) -> Interactions:
+        """The ledger's events with items of that kind, on any surface; with `before`, only earlier ones.
 
-        Raises ConfigError for `before` where the ledger's timestamps are no times.
+        Events with an `unwanted` action (a hide, a dismissal) are no choices. Raises ConfigError for `before` where the
+        ledger's timestamps are no times.
         """
         if before is not None and ledger.clock == "order":
             raise ConfigError("before: a split by time needs times, but this ledger's clock is 'order'")
-        item_ids = tuple(item.item_id for item in ledger.all_items(kind))
+        items = ledger.all_items(kind)
+        item_ids = tuple(item.item_id for item in items)
+        people = {item.member_id: item.item_id for item in reversed(items) if item.member_id is not None}
         index = {item_id: place for place, item_id in enumerate(item_ids)}
-        chosen = (event for event in ledger.all_events() if event.item_id in index and event.action != IMPRESSION)
+        if not item_ids:
+            return cls((), {}, (), (), (), ledger.clock, frozenset(unwanted))
+        left_out = frozenset(unwanted) | {IMPRESSION}
+        chosen = (event for event in ledger.all_events() if event.item_id in index and event.action not in left_out)
         early = (event for event in chosen if before is None or event.timestamp < before)
         member_ids, sequences, times = [], [], []
         for member_id, events in groupby(early, key=lambda event: event.member_id):
@@ -57,35 +80,35 @@ class Interactions:
             member_ids.append(member_id)
             sequences.append(np.array([index[event.item_id] for event in timeline], dtype=np.int64))
             times.append(np.array([event.timestamp for event in timeline], dtype=np.float64))
-        return cls(item_ids, index, tuple(member_ids), tuple(sequences), tuple(times), ledger.clock)
+        found = (tuple(member_ids), tuple(sequences), tuple(times))
+        return cls(item_ids, index, *found, ledger.clock, frozenset(unwanted), people)
 
     def without_last(self, count: int) -> Interactions:
         """The same without the last `count` events of each member."""
         sequences = tuple(sequence[: max(len(sequence) - count, 0)] for sequence in self.sequences)
         times = tuple(time[: max(len(time) - count, 0)] for time in self.times)
-        return Interactions(self.item_ids, self.index, self.member_ids, sequences, times, self.clock)
+        return replace(self, sequences=sequences, times=times)
 
     def history(self, timeline: Iterable[Event]) -> Indices:
-        """A timeline as indices of the items known here; impressions and other items are left out."""
-        return history_of(self.index, timeline)
+        """A timeline as indices of the items known here; what is no choice, and other items, are left out."""
+        return history_of(self.index, timeline, self.unwanted)
 
 
-def history_of(index: Mapping[str, int], timeline: Iterable[Event]) -> Indices:
-    """A timeline as indices of items; impressions and items that are not in the index are left out."""
-    places = [index[event.item_id] for event in timeline if event.action != IMPRESSION and event.item_id in index]
+def history_of(index: Mapping[str, int], timeline: Iterable[Event], unwanted: Collection[str] = ()) -> Indices:
+    """A timeline as indices of items, without impressions, unwanted actions, and items that are not in the index."""
+    left_out = {IMPRESSION, *unwanted}
+    places = [index[event.item_id] for event in timeline if event.item_id in index and event.action not in left_out]
     return np.array(places, dtype=np.int64)
 
 
 class Source(Protocol):
     """Scores every item for a member, from what it learned in `fit`. `scores` may be called from any thread."""
 
-    name: str
-
     def fit(self, data: Interactions) -> None:
         """Learns from the interactions; what was learned before is forgotten. Raises ConfigError for a wrong clock."""
         ...
 
-    def scores(self, history_H: Indices) -> Scores:
+    def scores(self, history_H: Indices, visit: Visit = NOBODY) -> Scores:
         """[items]: higher is better, `NOTHING` where the source has nothing to say, never NaN."""
         ...
 
@@ -94,20 +117,75 @@ class Source(Protocol):
 class Searching(Protocol):
     """A source that finds its best items without scoring all of them."""
 
-    def search(self, history_H: Indices, count: int) -> list[tuple[int, float]]:
+    def search(self, history_H: Indices, count: int, visit: Visit = NOBODY) -> list[tuple[int, float]]:
         """The `count` best items with their scores, best first."""
         ...
 
 
-def retrieve(source: Source, history_H: Indices, k: int, exclude: Collection[int] = ()) -> list[tuple[int, float]]:
+@dataclass(frozen=True)
+class Materials:
+    """What a source may be made of: the surface, its interactions, the ledger, and the model where there is one."""
+
+    surface: SurfaceSpec
+    data: Interactions
+    ledger: Ledger
+    engine: Engine | None = None
+
+    @cached_property
+    def items(self) -> Sequence[Item]:
+        """The items that can be ranked, in the order of `data.item_ids`."""
+        found = self.ledger.items(self.data.item_ids)
+        return [found[item_id] for item_id in self.data.item_ids]
+
+    @cached_property
+    def texts(self) -> Sequence[str]:
+        """What a leaf says of each item."""
+        return [self.surface.prompt.wording().leaf(attributes_of(item)) or item.kind for item in self.items]
+
+    @cached_property
+    def vectors(self) -> Vectors:
+        """The items' vectors. Raises ConfigError without a model."""
+        from surfaces.sources.vectors import Vectors
+
+        if self.engine is None:
+            name = self.surface.surface
+            raise ConfigError(f"surface '{name}': the items' vectors need a model; name one")
+        return Vectors.of(self.texts, self.engine.embed)
+
+
+class SourceKind(Strict):
+    """An entry of `sources`: where candidates come from, and how many of them.
+
+    `label` is what the source's opinion is called in a leaf's evidence; a source without one gives no evidence.
+    """
+
+    label: ClassVar[str] = ""
+    type: str
+    name: Annotated[Name | None, Field(description="What replies call it; by default its type.")] = None
+    k: K
+    weight: Annotated[float, Field(gt=0, le=100, description="What its ranks count for when lists are merged.")] = 1.0
+
+    @property
+    def called(self) -> str:
+        """The source's name on this surface."""
+        return self.name or self.type
+
+    def build(self, materials: Materials) -> Source:
+        """The source, not yet fitted. Raises ConfigError for what is not to be had."""
+        raise NotImplementedError
+
+
+def retrieve(
+    source: Source, history_H: Indices, k: int, exclude: Collection[int] = (), visit: Visit = NOBODY
+) -> list[tuple[int, float]]:
     """The `k` best items that are not excluded, as (index, score), best first, ties by index.
 
     Fewer when the source has nothing to say of more.
     """
     if isinstance(source, Searching):
-        found = source.search(history_H, k + len(exclude))
+        found = source.search(history_H, k + len(exclude), visit)
         return [(item, score) for item, score in found if item not in exclude][:k]
-    scores_I = source.scores(history_H).copy()
+    scores_I = source.scores(history_H, visit).copy()
     scores_I[np.fromiter(exclude, dtype=np.int64)] = NOTHING
     return [(int(item), float(scores_I[item])) for item in best(scores_I, k)]
 

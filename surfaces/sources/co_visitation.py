@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import ClassVar, Literal
 
 import numpy as np
 from scipy import sparse
 
-from surfaces.sources.base import NOTHING, Indices, Interactions, Scores, best
+from surfaces.sources.base import NOTHING, Indices, Interactions, Materials, Scores, SourceKind, best
+from surfaces.visit import NOBODY, Visit
 
 # Chosen on MovieLens-100K with the event before the last as target (NDCG@10 .112). Without decay it is .089, and
 # with the whole history in place of the recent part .073.
@@ -29,8 +31,6 @@ PAIRS_AT_ONCE = 10_000_000
 
 class CoVisitation:
     """Scores an item by its similarity to the member's recent items; each older one weighs `decay` times the next."""
-
-    name = "co_visitation"
 
     def __init__(self, *, neighbours: int = NEIGHBOURS, recent: int = RECENT, decay: float = DECAY) -> None:
         self.neighbours = neighbours
@@ -52,7 +52,7 @@ class CoVisitation:
             cosine_IN[item, : len(kept)] = cosine[kept]
         self._near_IN, self._cosine_IN = near_IN, cosine_IN
 
-    def scores(self, history_H: Indices) -> Scores:
+    def scores(self, history_H: Indices, visit: Visit = NOBODY) -> Scores:  # noqa: ARG002 - the history says it all
         """[items]: the decayed sum of cosines with recent items; `NOTHING` where there is none."""
         recent = history_H[-self.recent :]
         weights_H = self.decay ** np.arange(len(recent) - 1, -1, -1.0)
@@ -60,6 +60,17 @@ class CoVisitation:
         near = self._near_IN[recent].ravel()
         total_I = np.bincount(near, weights=cosine_HN.ravel(), minlength=len(self._near_IN))
         return np.where(total_I > 0, total_I, NOTHING)
+
+
+class CoVisitationSource(SourceKind):
+    """Items that members with a similar timeline chose."""
+
+    label: ClassVar[str] = "chosen together"
+    type: Literal["co_visitation"]
+
+    def build(self, materials: Materials) -> CoVisitation:  # noqa: ARG002 - it learns from the events alone
+        """A source with the settings that MovieLens taught us."""
+        return CoVisitation()
 
 
 def _chosen(data: Interactions) -> list[Indices]:

@@ -2,61 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 from foundation.engine.base import Engine
-from prompts.errors import ConfigError
-from surfaces.compose import leaf_piece
-from surfaces.happenings import attributes_of
+from surfaces.filters.base import FilterKind
+from surfaces.filters.seen import SeenFilter
+from surfaces.kinds import kinds
 from surfaces.ledger.store import Ledger
-from surfaces.sources.base import Interactions, Source
-from surfaces.sources.co_visitation import CoVisitation
-from surfaces.sources.embedding import Embedding
-from surfaces.sources.merge import Fitted, Retrieval
+from surfaces.policies.seen import SeenPolicy
+from surfaces.sources.base import Interactions, Materials, SourceKind
+from surfaces.sources.merge import Adviser, Fitted, Retrieval
 from surfaces.sources.popular import Popular
-from surfaces.spec import CoVisitationSource, PopularSource, SourceSpec, SurfaceSpec
+from surfaces.spec import SurfaceSpec
 
 
 def fit_sources(surface: SurfaceSpec, data: Interactions, ledger: Ledger, engine: Engine | None) -> Retrieval:
-    """The surface's sources, fitted to `data` (`Interactions.of(ledger, surface.item_kind)`, or an earlier part of it).
+    """The surface's sources, fitted to `data` (`interactions_of(surface, ledger)`, or an earlier part of it).
 
-    Raises ConfigError for a source that the ledger's clock or an absent engine rules out.
+    Raises ConfigError for what the ledger's clock or an absent engine rules out.
     """
-    fitted = []
-    for spec in surface.sources:
-        source = _build(spec, surface, data, ledger, engine)
-        source.fit(data)
-        fitted.append(Fitted(source, spec.k))
-    return replace(evidence_only(surface, data), sources=tuple(fitted))
+    return fit_all(Materials(surface, data, ledger, engine))
 
 
-def evidence_only(surface: SurfaceSpec, data: Interactions) -> Retrieval:
-    """A surface's evidence without its candidate sources, fitted to `data`."""
-    last_resort = Popular()
+def fit_all(materials: Materials) -> Retrieval:
+    """The surface's sources, made of the materials and fitted. Raises ConfigError for what is not to be had."""
+    surface, fitted = materials.surface, []
+    for kind in surface.sources:
+        source = kind.build(materials)
+        source.fit(materials.data)
+        fitted.append(Fitted(kind.called, source, kind.k, kind.weight))
+    vectors = materials.vectors if surface.reads_vectors else None
+    return replace(evidence_only(materials), sources=tuple(fitted), filters=_filters(surface), vectors=vectors)
+
+
+def interactions_of(surface: SurfaceSpec, ledger: Ledger) -> Interactions:
+    """What the surface's sources learn from: every choice of an item of its kind."""
+    return Interactions.of(ledger, surface.item_kind, unwanted=surface.unwanted)
+
+
+def evidence_only(materials: Materials) -> Retrieval:
+    """A surface's evidence without its candidate sources."""
+    data, last_resort = materials.data, Popular()
     last_resort.fit(data)
-    return Retrieval(data.item_ids, data.index, (), last_resort, advisers(surface.evidence, data))
+    learned = Retrieval(data.item_ids, data.index, (), last_resort, advisers(materials))
+    return replace(learned, unwanted=materials.surface.unwanted, people=data.people)
 
 
-def advisers(names: Sequence[str], data: Interactions) -> tuple[Source, ...]:
-    """The sources behind a surface's evidence, fitted to `data`, in the order of their names.
+def advisers(materials: Materials) -> tuple[Adviser, ...]:
+    """The sources behind a surface's evidence, fitted, in the order of their names.
 
     They are the sources as they come, whatever the surface's own are set to, so that their words mean the same on
     every surface.
     """
-    found: list[Source] = [Popular() if name == "popular" else CoVisitation() for name in names]
-    for source in found:
-        source.fit(data)
+    found = []
+    for name in materials.surface.evidence:
+        kind = cast("type[SourceKind]", kinds("sources")[name])
+        source = kind.model_validate({"type": name, "k": 1}).build(materials)
+        source.fit(materials.data)
+        found.append(Adviser(kind.label, source))
     return tuple(found)
 
 
-def _build(spec: SourceSpec, surface: SurfaceSpec, data: Interactions, ledger: Ledger, engine: Engine | None) -> Source:
-    if isinstance(spec, PopularSource):
-        return Popular(spec.half_life)
-    if isinstance(spec, CoVisitationSource):
-        return CoVisitation()
-    if engine is None:
-        raise ConfigError(f"surface '{surface.surface}': the source 'embedding' needs a model; name one")
-    items = ledger.items(data.item_ids)
-    texts = [leaf_piece(surface, attributes_of(item)).text for item in items.values()]
-    return Embedding(engine.embed, texts)
+def _filters(surface: SurfaceSpec) -> tuple[FilterKind, ...]:
+    """The surface's filters. Where a policy drops what was seen, it is left out early: no place goes to waste."""
+    seen = [SeenFilter(type="seen") for policy in surface.policies if isinstance(policy, SeenPolicy)]
+    return (*surface.filters, *seen[:1])

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+import numpy.typing as npt
 
 from prompts.tree import Piece
 from surfaces.evidence import NONE, evidence_piece, levels
-from surfaces.ledger.records import Event
+from surfaces.filters.base import FilterKind
+from surfaces.ledger.records import Item
 from surfaces.sources.base import NOTHING, Indices, Source, best, history_of, retrieve
 from surfaces.sources.popular import Popular
+from surfaces.sources.vectors import Vectors
+from surfaces.visit import Visit
+
+RRF = 60
+"""A source gives its candidate of rank r the weight 1 / (60 + r): reciprocal-rank fusion.
+
+G. Cormack, C. Clarke, S. Büttcher, "Reciprocal rank fusion outperforms Condorcet and individual rank learning methods",
+SIGIR 2009.
+"""
+ROUNDS, WIDER = 5, 4
+"""A source whose candidates are filtered out is asked again for so many times more, at most that often."""
 
 
 class Candidate(NamedTuple):
@@ -23,76 +36,176 @@ class Candidate(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """A source that has learned, and how many candidates it may bring."""
+    """A source that has learned: its name on the surface, how many candidates it may bring, what its ranks weigh."""
 
+    name: str
     source: Source
     k: int
+    weight: float = 1.0
+
+
+class Adviser(NamedTuple):
+    """A source whose opinion leaves carry, and what it is called there."""
+
+    label: str
+    source: Source
+
+
+@runtime_checkable
+class Naming(Protocol):
+    """A source that names its candidates itself, best first: the others need not know them."""
+
+    def named(self, visit: Visit) -> Sequence[str]:
+        """Ids of items."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
     """A surface's fitted sources. `last_resort` is asked when none of them knows anything.
 
-    `advisers` are the sources whose opinions the leaves carry."""
+    `advisers` are the sources whose opinions the leaves carry; `vectors` are the items', where the surface reads them.
+    Events with an `unwanted` action say nothing of what a member likes. `people` tells which item a member is: nobody
+    is a candidate for themselves.
+    """
 
     item_ids: Sequence[str]
     index: Mapping[str, int]
     sources: tuple[Fitted, ...]
     last_resort: Popular
-    advisers: tuple[Source, ...] = ()
+    advisers: tuple[Adviser, ...] = ()
+    filters: tuple[FilterKind, ...] = ()
+    vectors: Vectors | None = None
+    unwanted: frozenset[str] = frozenset()
+    people: Mapping[str, str] = field(default_factory=dict)
 
-    def evidence(self, timeline: Iterable[Event], item_ids: Sequence[str], *, compress: bool) -> list[Piece]:
+    def history(self, visit: Visit) -> Indices:
+        """What the member chose, as indices of items."""
+        return history_of(self.index, visit.timeline, self.unwanted)
+
+    def evidence(self, visit: Visit, item_ids: Sequence[str], *, compress: bool) -> list[Piece]:
         """What the advisers say of each of the items, in words; nothing without advisers."""
         if not self.advisers:
             return []
-        history_H = history_of(self.index, timeline)
-        names = [adviser.name for adviser in self.advisers]
-        found_AI = [np.append(levels(adviser.scores(history_H), history_H), NONE) for adviser in self.advisers]
+        history_H = self.history(visit)
+        labels = [adviser.label for adviser in self.advisers]
+        found_AI = [np.append(levels(one.source.scores(history_H, visit), history_H), NONE) for one in self.advisers]
         places = [self.index.get(item_id, -1) for item_id in item_ids]
         rows = np.stack(found_AI)[:, places].T.tolist()
-        return [evidence_piece(names, row, compress=compress) for row in rows]
+        return [evidence_piece(labels, row, compress=compress) for row in rows]
 
-    def gather(self, timeline: Iterable[Event], exclude: Collection[str] = ()) -> list[Candidate]:
-        """Candidates for a member with that timeline, without the excluded item ids.
+    def gather(self, visit: Visit, brought: Iterable[str] = ()) -> list[Candidate]:
+        """Candidates for a visit that pass every filter, by reciprocal-rank fusion of the sources' lists.
 
-        They come as each source's best in turn: everyone's first, everyone's second, and so on, each item once.
+        Each source brings as many as it may, as far as it knows so many that pass. Items that policies have `brought`
+        come last unless a source brings them, too.
         """
-        history_H = history_of(self.index, timeline)
-        excluded = {self.index[item_id] for item_id in exclude if item_id in self.index}
-        merged = gather(self.sources, history_H, excluded)
-        if not merged:
-            merged = gather([Fitted(self.last_resort, sum(k for _, k in self.sources))], history_H, excluded)
-        return [Candidate(self.item_ids[item], sources) for item, sources in merged.items()]
+        picked = _Picking(self, visit)
+        lists = {fitted.name: picked.best(fitted) for fitted in self.sources}
+        if not any(lists.values()):
+            wanted = sum(fitted.k for fitted in self.sources)
+            lists = {"popular": picked.best(Fitted("popular", self.last_resort, wanted))}
+        merged = fuse(lists, {fitted.name: fitted.weight for fitted in self.sources})
+        known = {candidate.item_id for candidate in merged}
+        more = picked.passing([item_id for item_id in brought if item_id not in known])
+        return [*merged, *(Candidate(item_id, {}) for item_id in more)]
 
-    def place(self, timeline: Iterable[Event], item_ids: Sequence[str]) -> list[Candidate]:
+    def place(self, visit: Visit, item_ids: Sequence[str]) -> list[Candidate]:
         """The given items as candidates, with the rank that each source gives them among themselves.
 
         They keep their order; `fallback_order` sorts them. A source is left out where it has nothing to say.
         """
-        history_H = history_of(self.index, timeline)
+        history_H = self.history(visit)
         places = [self.index.get(item_id, -1) for item_id in item_ids]
         known = np.array(places, dtype=np.int64) >= 0
         ranks: list[dict[str, int]] = [{} for _ in item_ids]
-        for source, _ in self.sources:
+        for fitted in self.sources:
             scores = np.full(len(places), NOTHING)
-            scores[known] = source.scores(history_H)[[place for place in places if place >= 0]]
+            scores[known] = fitted.source.scores(history_H, visit)[[place for place in places if place >= 0]]
             for rank, number in enumerate(best(scores, len(places)), 1):
-                ranks[number][source.name] = rank
+                ranks[number][fitted.name] = rank
         return [Candidate(item_id, sources) for item_id, sources in zip(item_ids, ranks, strict=True)]
 
+    def similarity(self, visit: Visit, item_ids: Sequence[str]) -> npt.NDArray[np.float64]:
+        """[items]: the cosine of each item's vector with the member's; NaN where one of them is missing."""
+        found = np.full(len(item_ids), np.nan)
+        member_D = self.vectors.of_member(self.history(visit)) if self.vectors else None
+        if self.vectors is None or member_D is None:
+            return found
+        places = np.array([self.index.get(item_id, -1) for item_id in item_ids], dtype=np.int64)
+        length = float(np.linalg.norm(member_D)) or 1.0
+        found[places >= 0] = self.vectors.rows_ID[places[places >= 0]] @ (member_D / length)
+        return found
 
-def gather(sources: Sequence[Fitted], history_H: Indices, exclude: Collection[int] = ()) -> dict[int, dict[str, int]]:
-    """Each source's best items, merged in turn: by index of item, the rank given by each source that brought it."""
-    lists = {source.name: retrieve(source, history_H, k, exclude) for source, k in sources}
-    merged: dict[int, dict[str, int]] = {}
-    for rank in range(1, max(map(len, lists.values()), default=0) + 1):
-        for name, found in lists.items():
-            if rank <= len(found):
-                merged.setdefault(found[rank - 1][0], {})[name] = rank
-    return merged
+    def vector(self, item_id: str) -> npt.NDArray[np.float32] | None:
+        """An item's vector, where there is one."""
+        place = self.index.get(item_id)
+        return None if place is None or self.vectors is None else self.vectors.rows_ID[place]
 
 
-def fallback_order(candidates: Sequence[Candidate], order: Sequence[str]) -> list[Candidate]:
+class _Picking:
+    """One visit's way through sources and filters."""
+
+    def __init__(self, retrieval: Retrieval, visit: Visit) -> None:
+        self.retrieval, self.visit = retrieval, visit
+        self.history_H = retrieval.history(visit)
+        self.tests = [one.test(visit) for one in retrieval.filters]
+        self.excluded = set[str]().union(*(one.excludes(visit) for one in retrieval.filters))
+        if visit.member_id in retrieval.people:
+            self.excluded.add(retrieval.people[visit.member_id])
+        self.indices = {retrieval.index[item_id] for item_id in self.excluded if item_id in retrieval.index}
+
+    def best(self, fitted: Fitted) -> list[str]:
+        """The source's best items that pass the filters."""
+        if isinstance(fitted.source, Naming):
+            return self.passing(fitted.source.named(self.visit))[: fitted.k]
+        wanted, kept = fitted.k, list[str]()
+        for _ in range(ROUNDS):
+            found = retrieve(fitted.source, self.history_H, wanted, self.indices, self.visit)
+            kept = self.passing([self.retrieval.item_ids[item] for item, _ in found])
+            if len(kept) >= fitted.k or len(found) < wanted:
+                break
+            wanted *= WIDER
+        return kept[: fitted.k]
+
+    def passing(self, item_ids: Sequence[str]) -> list[str]:
+        """Those of the items that no filter drops."""
+        names = [item_id for item_id in item_ids if item_id not in self.excluded]
+        if not self.tests:
+            return names
+        items = self.visit.lookup(names)
+        return [name for name in names if name in items and self._pass(items[name])]
+
+    def _pass(self, item: Item) -> bool:
+        return all(test(item) for test in self.tests)
+
+
+def fuse(lists: Mapping[str, Sequence[str]], weights: Mapping[str, float]) -> list[Candidate]:
+    """The lists as one, the highest sum of reciprocal ranks first; level ones in the order of sources and ranks."""
+    ranks: dict[str, dict[str, int]] = {}
+    for name, item_ids in lists.items():
+        for rank, item_id in enumerate(item_ids, 1):
+            ranks.setdefault(item_id, {})[name] = rank
+    candidates = [Candidate(item_id, sources) for item_id, sources in ranks.items()]
+    return sorted(candidates, key=lambda candidate: -sum(parts(candidate, weights).values()))
+
+
+def parts(candidate: Candidate, weights: Mapping[str, float]) -> dict[str, float]:
+    """What each source contributes to a candidate's place."""
+    return {name: weights.get(name, 1.0) / (RRF + rank) for name, rank in candidate.sources.items()}
+
+
+def shares(candidates: Iterable[Candidate], weights: Mapping[str, float]) -> dict[str, float]:
+    """Each source's share, in [0, 1], of all that the sources contribute to those candidates."""
+    total: dict[str, float] = dict.fromkeys(weights, 0.0)
+    for candidate in candidates:
+        for name, part in parts(candidate, weights).items():
+            total[name] = total.get(name, 0.0) + part
+    whole = sum(total.values())
+    return {name: part / whole if whole else 0.0 for name, part in total.items()}
+
+
+def fallback_order(candidates: Sequence[Candidate], order: Collection[str]) -> list[Candidate]:
     """All that the first source of `order` brought, by its ranks; then the next one's; the rest as they came."""
 
     def place(candidate: Candidate) -> tuple[int, int]:

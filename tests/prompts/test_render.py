@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from prompts.errors import TemplateError
 from prompts.filters import LOOP_CAP
-from prompts.render import LOOPS_CAP, OUTPUT_CAP, SOURCE_CAP, Template, compile_template
+from prompts.render import LOOPS_CAP, OUTPUT_CAP, SOURCE_CAP, Template, compile_condition, compile_template
 
 FILM = {"title": "Toy Story", "year": 1995, "genres": ["Animation", "Comedy"], "studio": {"name": "Pixar", "items": 7}}
 
@@ -62,6 +62,7 @@ def rendered(source: str, **values: object) -> str:
         ("a{% if year %}\n  b\n{% endif %}\nc", "a b\nc"),
         ("{{ absent.some.thing[3].more }}x", "x"),
         ("{{ none }}{{ true }}", "yes"),
+        ("{{ 1 if true == true }}{{ 2 if false == true }}{{ 3 if not false }}", "13"),
     ],
 )
 def test_what_templates_say(source: str, text: str) -> None:
@@ -282,3 +283,127 @@ def test_every_allowed_expression_renders_whatever_the_data(expression: str, dat
 def test_templates_of_the_same_text_are_equal() -> None:
     assert template("{{ a }}") == compile_template("{{ a }}", where="elsewhere")
     assert template("{{ a }}") != template("{{ b }}")
+
+
+HOUSE = {"city": "Oslo", "price": 90, "tags": ["new", "quiet"], "open": True, "sold": False, "owner": {"name": "Ann"}}
+ASKED = {"item": HOUSE, "member": {"city": "Oslo", "age": 30}, "context": {"query": "quiet"}}
+
+
+@pytest.mark.parametrize(
+    ("source", "holds"),
+    [
+        ("item.price < 100", True),
+        ("item.price < 90", False),
+        ("item.city == member.city", True),
+        ("item['city'] != member['city']", False),
+        ("context.query in item.tags", True),
+        ("item.price < 100 and (member.age > 40 or 'new' in item.tags)", True),
+        ("item.owner.name | lower == 'ann'", True),
+        ("item.tags[0] == 'new' and item.tags | length == 2", True),
+        ("item.open", True),
+        ("item.open == true", True),
+        ("item.open == false", False),
+        ("item.sold == false", True),
+        ("item.sold == true", False),
+        ("item.absent == false", False),
+        ("item.absent", False),
+        ("item.absent is defined", False),
+        ("item.absent < 3 or item.absent == 'x' or item.absent in item.tags", False),
+        ("item.absent != 'x'", True),
+        ("not item.price", False),
+        ("item.price if member.age < 18 else item.sold", False),
+        ("item.city ~ member.age == 'Oslo30'", True),
+        ("item.city in ['Rome',\n 'Oslo']", True),
+        ("item.city == '}' or item.city == '%'", False),
+        ("item.price < 'x' or item.tags > 3 or item.owner < item.owner", False),
+        ("true", True),
+        ("''", False),
+    ],
+)
+def test_what_conditions_say(source: str, holds: bool) -> None:
+    assert compile_condition(source, where="here").holds(ASKED) is holds
+
+
+def test_a_condition_tells_what_it_reads() -> None:
+    condition = compile_condition("item.owner.name == member['city'] and item.price", where="")
+    assert condition.names == {"item", "member"}
+    assert condition.reads == {("item", "owner"), ("item", "price"), ("member", "city")}
+    assert condition.source == "item.owner.name == member['city'] and item.price"
+    assert condition == compile_condition(condition.source, where="elsewhere")
+    assert condition.holds({}) is False
+
+
+def test_a_condition_reads_every_attribute_of_an_item_that_has_many() -> None:
+    many = {f"a{number}": number for number in range(500)}
+    assert compile_condition("item.a499 == 499", where="").holds({"item": many})
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("{{ item.a }}", "'{{' does not belong in a condition; write the expression alone, like item.price < 100"),
+        ("item.a %} {% if item.b", "'{%' does not belong in a condition"),
+        ("item.a -%}", "'%}' does not belong in a condition"),
+        ("item.a }}", "'}}' does not belong in a condition"),
+        ("item.a == '{{'", "'{{' does not belong in a condition"),
+        ("", "a condition cannot be empty; write an expression"),
+        (" \n ", "a condition cannot be empty"),
+        ("item.a, item.b", "the expression ends before ','; a condition is one expression"),
+        ("item.a item.b", "the expression ends before 'item'"),
+        ("item.a = 1", "the expression ends before '='"),
+        ("item.a) or (item.b", "unexpected ')'"),
+        ("item.a <", "unexpected 'end of template'"),
+        ("{# item.a #}", "unexpected char '#'"),
+        ("itme.a", "unknown name 'itme'; did you mean 'item'?"),
+        ("members['a']", "did you mean 'member'?"),
+        ("item.a == contxt.b", "did you mean 'context'?"),
+        ("price < 100", "unknown name 'price'; known: context, item, member"),
+        ("loop.index", "unknown name 'loop'"),
+        ("_rounds", "'_rounds' is not allowed"),
+        ("item", "'item' alone says nothing; name one of its entries, like item.title"),
+        ("'a' in context", "'context' alone says nothing"),
+        ("item[member.key]", "'item' alone says nothing"),
+        ("item[0]", "'item' alone says nothing"),
+        ("item.__class__", "'__class__' is not allowed"),
+        ("item.a()", "calling a function is not allowed"),
+        ("item.a * 10**9", "arithmetic ('*') is not allowed"),
+        ("item.a | nope", "unknown filter 'nope'"),
+        ("item.a is even", "unknown test 'even'"),
+        ("1 < item.a < 3", "write 'a < b and b < c'"),
+        ("item.a" + ".a" * 60, "nested too deeply"),
+        ("(" * 1_900 + "item.a" + ")" * 1_900, "nested too deeply"),
+        ("item." + "x" * SOURCE_CAP, f"at most {SOURCE_CAP}"),
+        ("item.a == '\ud800'", "a character that is no text"),
+    ],
+)
+def test_what_conditions_refuse(source: str, problem: str) -> None:
+    with pytest.raises(TemplateError, match=r"^jobs\.yaml:3:7: ") as raised:
+        compile_condition(source, where="jobs.yaml:3:7")
+    assert problem in str(raised.value)
+    assert len(str(raised.value)) < 500
+
+
+def test_the_line_of_a_condition_of_several_lines_is_told() -> None:
+    with pytest.raises(TemplateError, match=r"^line 2: unknown name 'b'"):
+        compile_condition("item.a and\nb", where="")
+
+
+@given(st.lists(st.sampled_from([*FRAGMENTS, "item.x", "member.y", "context.z"]), max_size=12).map(" ".join), DATA)
+def test_any_condition_is_refused_clearly_or_answers(source: str, data: dict[str, object]) -> None:
+    with suppress(TemplateError):
+        assert compile_condition(source, where="here").holds({"item": data, "member": data}) in {True, False}
+
+
+@given(EXPRESSIONS, DATA)
+def test_every_allowed_condition_answers_whatever_the_data(expression: str, data: dict[str, object]) -> None:
+    source = re.sub(r"(?<![\w.'])([xyz])(?![\w'])", r"item.\1", expression).replace("loop", "member.x")
+    assert compile_condition(source, where="here").holds({"item": data, "context": {}}) in {True, False}
+
+
+def test_a_condition_is_quick() -> None:
+    condition = compile_condition("item.city == member.city and item.price < 100", where="")
+    many = {f"a{number}": "x" * 2_000 for number in range(60)}
+    start = time.process_time()
+    for _ in range(1_000):
+        condition.holds({"item": {**many, **HOUSE}, "member": {**many, "city": "Oslo"}})
+    assert time.process_time() - start < 0.5

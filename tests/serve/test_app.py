@@ -29,8 +29,9 @@ def test_surfaces_are_listed(shared: Client) -> None:
 
 def test_a_surface_is_told_in_full(shared: Client) -> None:
     reply = shared.ask("GET", "/v1/surfaces/movies")
-    spec = shared.services.surface("movies").spec
-    assert reply.json["version"] == spec.version
+    served = shared.services.surface("movies")
+    spec = served.spec
+    assert reply.json["version"] == served.version
     assert reply.json["spec"] == spec.model_dump(mode="json")
     assert "{{ title }}" in reply.json["spec"]["prompt"]["item"]
 
@@ -45,6 +46,7 @@ def test_the_document_describes_every_path_with_its_problems(shared: Client) -> 
     page: dict[str, Any] = shared.ask("GET", "/openapi.json").json
     assert set(page["paths"]) == {
         "/v1/surfaces/{surface}/rank", "/v1/surfaces", "/v1/surfaces/{surface}", "/livez", "/readyz", "/metrics",
+        "/v1/surfaces/{surface}/versions", "/v1/surfaces/{surface}/rollback", "/v1/surfaces/{surface}/preview",
     }  # fmt: skip
     rank = page["paths"]["/v1/surfaces/{surface}/rank"]["post"]
     assert set(rank["responses"]) >= {"200", "400", "404", "413", "415", "422", "503"}
@@ -112,7 +114,7 @@ def test_a_bound_socket_takes_no_calls_before_the_server_does() -> None:
 
 
 def test_a_server_that_does_not_start_says_so(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_: Services) -> Any:
+    def broken(*_: object) -> Any:
         async def app(scope: Any, receive: Any, send: Any) -> None:
             raise RuntimeError("broken")
 

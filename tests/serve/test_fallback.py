@@ -13,6 +13,7 @@ import pytest
 from prompts.tree import PromptTree
 from serve.batcher import Batcher, Limits
 from serve.services import Services
+from surfaces.visit import Visit
 from tests.serve.conftest import Client, Controlled, Reply, served
 
 LONG = 20_000
@@ -43,9 +44,9 @@ def test_an_impossible_deadline_gets_the_retrieval_order(client: Client, service
     reply = client.rank(member_id="m1", k=20, deadline_ms=1)
     assert_degraded(reply, "deadline")
     surface = services.surface("movies")
-    timeline = services.ledger.timeline("m1")
+    visit = Visit(services.ledger.timeline("m1"), "m1", lookup=services.ledger.items)
     first = surface.spec.fallback.order[0]
-    brought = surface.retrieval.gather(timeline, {event.item_id for event in timeline})
+    brought = surface.retrieval.gather(visit)
     by_first = sorted((c.sources[first], c.item_id) for c in brought if first in c.sources)
     assert reply.item_ids[: len(by_first)] == [item_id for _, item_id in by_first][:20]
 

@@ -12,7 +12,7 @@ import pytest
 
 from serve.batcher import Limits
 from serve.services import Services
-from surfaces.heads import read_heads
+from surfaces.heads.reading import read_heads
 from surfaces.ledger.records import Event, Item
 from surfaces.ledger.store import Ledger
 from surfaces.registry import Registry
@@ -41,15 +41,15 @@ def test_a_member_of_the_ledger_gets_a_slate_by_the_model(client: Client) -> Non
     reply = client.rank(member_id="m1", k=5, deadline_ms=LONG)
     assert_a_whole_slate(reply, 5)
     body = reply.json
-    spec = client.services.surface("movies").spec
-    assert set(body) == {"surface", "slate", "degraded", "model", "surface_version", "timing_ms"}
-    assert (body["surface"], body["degraded"], body["surface_version"]) == ("movies", False, spec.version)
+    surface = client.services.surface("movies")
+    assert set(body) == {"surface", "slate", "degraded", "model", "surface_version", "shares", "timing_ms"}
+    assert (body["surface"], body["degraded"], body["surface_version"]) == ("movies", False, surface.version)
     assert body["model"] == client.services.engine.model_version
     assert set(body["timing_ms"]) == {"retrieve", "compose", "queue", "score", "total"}
     assert all(ms > 0 for ms in body["timing_ms"].values())
     for entry in body["slate"]:
         assert set(entry) == {"item_id", "rank", "utility", "heads", "sources"}
-        assert set(entry["heads"]) == {head.name for head in spec.heads}
+        assert set(entry["heads"]) == {head.name for head in surface.spec.heads}
         assert all(0 <= p <= 1 for p in entry["heads"].values())
         assert set(entry["sources"]) <= {"popular", "co_visitation", "embedding"}
         assert entry["sources"]
@@ -221,7 +221,7 @@ def test_the_reply_reads_the_heads_of_the_engines_answers(
     request = RankRequest.model_validate({"member_id": "m5", "candidates": ids(6)})
     surface = services.surface("movies")
     shortlist = draw_up(request, surface, services.ledger)
-    scores = engine.engine.score([write(request, surface, shortlist, services).tokens])[0]
+    scores = engine.engine.score([write(surface, shortlist, services).tokens])[0]
     reading = read_heads(surface.spec, scores.table())
     slate = client.rank(member_id="m5", candidates=ids(6), deadline_ms=LONG).json["slate"]
     for entry in slate:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from surfaces.evidence import LABELS, LOW, NONE, TOPS, evidence_piece, levels, vocabulary
+from surfaces.evidence import LOW, NONE, TOPS, evidence_piece, labels, levels, vocabulary
 from surfaces.sources.base import NOTHING
 
 NOBODY = np.zeros(0, dtype=np.int64)
@@ -45,12 +45,22 @@ def test_scores_are_left_as_they_were() -> None:
 
 @pytest.mark.parametrize("compress", [False, True])
 def test_words_are_the_same_whatever_the_surface(compress: bool) -> None:
-    piece = evidence_piece(("popular", "co_visitation"), (3, NONE), compress=compress)
+    piece = evidence_piece(("popularity", "chosen together"), (3, NONE), compress=compress)
     assert piece.text == " (popularity top 4, chosen together none)"
     assert piece.compress is compress
 
 
 def test_the_vocabulary_has_every_phrase() -> None:
     phrases = " ".join(vocabulary())
-    assert all(f"{label} top {top}" in phrases for label in LABELS.values() for top in TOPS)
-    assert all(f"{label} {word}" in phrases for label in LABELS.values() for word in ("low", "none"))
+    assert all(f"{label} top {top}" in phrases for label in labels().values() for top in TOPS)
+    assert all(f"{label} {word}" in phrases for label in labels().values() for word in ("low", "none"))
+
+
+def test_every_source_with_a_label_can_speak() -> None:
+    assert labels() == {
+        "popular": "popularity",
+        "co_visitation": "chosen together",
+        "embedding": "alike",
+        "bm25": "text match",
+        "recent": "newness",
+    }

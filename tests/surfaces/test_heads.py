@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from surfaces.heads import read_heads
+from surfaces.heads.reading import read_heads
 from surfaces.registry import Registry
 from surfaces.spec import SurfaceSpec
 

@@ -16,7 +16,7 @@ from surfaces.evaluation.report import Report
 from surfaces.evaluation.run import evaluate
 from surfaces.evaluation.splits import leave_one_out
 from surfaces.happenings import attributes_of, happenings
-from surfaces.heads import read_heads
+from surfaces.heads.reading import read_heads
 from surfaces.ledger.store import Ledger
 from surfaces.registry import Registry
 

@@ -1,0 +1,48 @@
+"""Vectors of a surface's items, made by the model once, and the index that finds the nearest of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+TEXTS_AT_ONCE = 256
+RECENT = 50
+HALF_LIFE = 5.0
+"""In events: the item chosen that many events earlier weighs half as much in the member's vector."""
+
+Rows = npt.NDArray[np.float32]
+Embed = Callable[[Sequence[str]], Rows]
+"""Unit vectors [texts, d] of texts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """`rows_ID[i]` is the unit vector of item `i`; `nearest` searches them by inner product."""
+
+    rows_ID: Rows
+    nearest: faiss.IndexFlatIP
+
+    @classmethod
+    def of(cls, texts: Sequence[str], embed: Embed) -> Vectors:
+        """The vectors of texts, a few hundred at once; without any text there are no vectors, of one dimension."""
+        starts = range(0, len(texts), TEXTS_AT_ONCE)
+        parts = [embed(texts[start : start + TEXTS_AT_ONCE]) for start in starts] or [
+            np.zeros((0, 1), dtype=np.float32)
+        ]
+        rows_ID = np.ascontiguousarray(np.concatenate(parts), dtype=np.float32)
+        nearest = faiss.IndexFlatIP(rows_ID.shape[1])
+        nearest.add(rows_ID)
+        return cls(rows_ID, nearest)
+
+    def of_member(self, history_H: npt.NDArray[np.int64]) -> Rows | None:
+        """[d]: the mean of the recent items' vectors, the later ones weighing more; None without any."""
+        recent = history_H[-RECENT:]
+        if not len(recent):
+            return None
+        weights = 0.5 ** (np.arange(len(recent) - 1, -1, -1.0) / HALF_LIFE)
+        mean_D: Rows = ((weights / weights.sum()) @ self.rows_ID[recent]).astype(np.float32)
+        return mean_D
