@@ -2,20 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from prompts.errors import ConfigError
-from serve.commands.parts import LedgerUrl, steps
+from serve.commands.parts import LedgerUrl
 
 
 class Dataset(StrEnum):
     """Data sets that are taken at run time from the package that carries them."""
 
     MOVIELENS_100K = "movielens-100k"
+
+
+class ImportBar:
+    """The steps of an import as a bar that counts rows while they come (a `RowProgress`)."""
+
+    def __init__(self, bar: Progress, first: str) -> None:
+        self._bar = bar
+        self._task = bar.add_task(f"{first} …", total=None, rows="")
+
+    def __call__(self, step: str, /) -> None:
+        """A step begins: its bar is in motion until its rows are counted."""
+        self._bar.remove_task(self._task)
+        self._task = self._bar.add_task(f"{step} …", total=None, rows="")
+
+    def rows(self, done: int, total: int | None) -> None:
+        """So many rows of all have come."""
+        text = f"{done:,} rows" if total is None else f"{done:,} of {total:,} rows"
+        self._bar.update(self._task, completed=done, total=total, rows=text)
+
+
+@contextmanager
+def import_bar(console: Console, first: str) -> Iterator[ImportBar]:
+    """Shows an import; the bar leaves no trace, and is not drawn where nobody watches."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[rows]}"))
+    quiet = not console.is_terminal
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=quiet) as bar:
+        yield ImportBar(bar, first)
 
 
 def import_ledger(
@@ -27,7 +58,8 @@ def import_ledger(
 ) -> None:
     """Bring items, members and events into a ledger.
 
-    Everything is checked first and then written whole, or not at all. The same import twice changes nothing.
+    Everything is checked first and then written whole, or not at all. An import that was interrupted goes on where it
+    was when the same folder is imported again, and the same import twice changes nothing.
     """
     from surfaces.ledger.folder import import_folder
     from surfaces.ledger.store import Ledger
@@ -36,9 +68,9 @@ def import_ledger(
 
     if (folder is None) == (dataset is None):
         raise ConfigError("import takes either a folder or --dataset NAME")
-    with steps("opening the ledger") as step, Ledger.open(ledger) as opened:
+    with import_bar(Console(stderr=True), "opening the ledger") as bar, Ledger.open(ledger) as opened:
         if folder is not None:
-            counts = import_folder(folder, opened, step)
+            counts = import_folder(folder, opened, bar)
         else:
-            counts = import_tables(load_movielens(progress=step), opened, step)
+            counts = import_tables(load_movielens(progress=bar), opened, bar)
     typer.echo(f"{counts.items} items, {counts.members} members, {counts.events} new events")

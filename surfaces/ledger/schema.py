@@ -1,9 +1,13 @@
-"""The four tables of a ledger, in SQL that SQLite and PostgreSQL both speak.
+"""The tables of a ledger, in SQL that SQLite and PostgreSQL both speak.
 
-Every row carries its tenant. `arrival` numbers events in the order in which they came, and so breaks ties in time.
+Every row carries its tenant. `arrival` numbers a member's events in the order in which they came, and so breaks
+ties in time.
+Rows of an import that is under way stand in tables of their own, which no other part of the ledger reads.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -73,4 +77,40 @@ events = Table(
     ForeignKeyConstraint(["tenant", "member_id"], ["prismrank_members.tenant", "prismrank_members.member_id"]),
     ForeignKeyConstraint(["tenant", "item_id"], ["prismrank_items.tenant", "prismrank_items.item_id"]),
     Index("prismrank_events_by_member", "tenant", "member_id", "timestamp", "arrival"),
+)
+
+imports = Table(
+    "prismrank_imports",
+    metadata,
+    Column("tenant", _NAME, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    PrimaryKeyConstraint("tenant"),
+)
+"""The import that is under way: what it brings, and which process may write its rows."""
+
+
+def _staged(table: Table, *more: Column[Any]) -> Table:
+    """Rows of an import on their way to `table`, numbered as in the file, and bound by no constraint yet."""
+    own = [Column(column.name, column.type) for column in table.c if column.name not in ("tenant", "arrival")]
+    return Table(
+        table.name.replace("prismrank_", "prismrank_staged_"),
+        metadata,
+        Column("tenant", _NAME, nullable=False),
+        Column("number", BigInteger, nullable=False),
+        *own,
+        *more,
+        PrimaryKeyConstraint("tenant", "number"),
+        sqlite_with_rowid=False,
+    )
+
+
+staged_items = _staged(items)
+staged_members = _staged(members)
+staged_events = _staged(
+    events,
+    Column("named", Integer, nullable=False),  # 1: the event came with its id; 0: the id is a hash of its content
+    Column("content", Text),  # what is hashed, where the columns do not keep every bit of it
+    Column("occurrence", Integer, nullable=False),
+    Column("draw", BigInteger, nullable=False),  # the order of events of the same time
 )

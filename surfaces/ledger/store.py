@@ -69,6 +69,11 @@ class Ledger:
         """The ledger at `sqlite:///file` or `postgresql://…`; an absent file is made unless `create` is false."""
         return cls(connect(url, create=create), tenant)
 
+    @property
+    def engine(self) -> Engine:
+        """The database that the ledger lives in."""
+        return self._engine
+
     def close(self) -> None:
         """Closes every connection."""
         self._engine.dispose()
@@ -98,7 +103,7 @@ class Ledger:
         """
         with writing(self._engine) as connection:
             if clock is not None:
-                self._write_clock(connection, clock)
+                self.write_clock(connection, clock)
             member_count = self._write_members(connection, members)
             item_count = self._write_items(connection, items)
             return Counts(item_count, member_count, self._write_events(connection, events))
@@ -119,7 +124,8 @@ class Ledger:
         """Says what timestamps mean. Raises LedgerError when there are events under the other meaning."""
         self.write(clock=clock)
 
-    def _write_clock(self, connection: Connection, clock: Clock) -> None:
+    def write_clock(self, connection: Connection, clock: Clock) -> None:
+        """Does what `set_clock` does, as a part of a transaction that does more."""
         if clock not in ("time", "order"):
             raise LedgerError(f"clock: {quoted(clock)} is neither 'time' nor 'order'")
         before = self._read_clock(connection)
@@ -298,14 +304,19 @@ def identified(events: Iterable[Event]) -> dict[str, Event]:
         event_id = event.event_id
         if event_id is None:
             seen[event] += 1
-            event_id = _content_id(event, seen[event])
+            event_id = content_id(content(event), seen[event])
         found.setdefault(event_id, event._replace(event_id=event_id))
     return found
 
 
-def _content_id(event: Event, occurrence: int) -> str:
-    content = json.dumps([*event[:-1], occurrence], separators=(",", ":"))
-    return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+def content(event: Event) -> str:
+    """What an event says, without its id, as a JSON list."""
+    return json.dumps(event[:-1], separators=(",", ":"))
+
+
+def content_id(content: str, occurrence: int) -> str:
+    """The id of an event that came without one: a hash of its content, which came so many times by then."""
+    return hashlib.blake2b(f"{content[:-1]},{occurrence}]".encode(), digest_size=16).hexdigest()
 
 
 def _member_row(member: Member) -> _Row:

@@ -253,7 +253,12 @@ class _Check:
         if isinstance(node.parent, exp.From | exp.Join) and not node.args.get("alias"):
             raise SpecError("a SELECT in FROM needs a name: (SELECT …) AS name")
 
+    def _from(self, node: exp.From | exp.Join) -> None:
+        if not isinstance(node.this, exp.Table | exp.Subquery):
+            raise SpecError(f"{_shown(node.this)} stands where a table should be; there are {', '.join(TABLES)}")
+
     def _join(self, node: exp.Join) -> None:
+        self._from(node)
         if node.side not in ("", "LEFT") or node.kind not in ("", "INNER", "CROSS", "OUTER"):
             raise SpecError(f"a {node.side or node.kind} JOIN is not allowed; use JOIN, LEFT JOIN or CROSS JOIN")
 
@@ -316,6 +321,7 @@ _SPECIAL: Final[Mapping[type[exp.Expr], Callable[[_Check, Any], None]]] = {
     exp.Union: _Check._set,
     exp.Table: _Check._table,
     exp.Subquery: _Check._subquery,
+    exp.From: _Check._from,
     exp.Join: _Check._join,
     exp.Column: _Check._column,
     exp.Identifier: _Check._identifier,

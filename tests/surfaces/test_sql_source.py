@@ -280,6 +280,7 @@ REFUSED = [
     ("SELECT i.:k FROM items i", "should be|no SQL"),
     ("SELECT item_id FROM items :k", "no SQL|should be"),
     ("SELECT item_id FROM :k", "is no table"),
+    ("SELECT item_id FROM FROM items", "stands where a table should be"),
     ("SELECT item_id FROM itms", "did you mean 'items'"),
     ("SELECT 'a", "no SQL that can be read"),
     ("SELECT item_id FROM items WHERE", "no SQL that can be read"),
