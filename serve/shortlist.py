@@ -108,7 +108,7 @@ class _Known:
 
 def _visit(request: RankRequest, surface: str, known: _Known) -> Visit:
     member, timeline = _member(request, surface, known.ledger)
-    context, now = request.context or {}, time.time()
+    context, now = request.context or {}, known.ledger.now or time.time()
     given = tuple(each if isinstance(each, str) else each.item_id for each in request.candidates or ())
     return Visit(
         timeline=timeline,

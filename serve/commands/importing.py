@@ -6,20 +6,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from prompts.errors import ConfigError
 from serve.commands.parts import LedgerUrl
+
+if TYPE_CHECKING:
+    from surfaces.worlds.network import Network
 
 
 class Dataset(StrEnum):
     """Data sets that are taken at run time from the package that carries them."""
 
     MOVIELENS_100K = "movielens-100k"
+
+
+class World(StrEnum):
+    """Worlds that are simulated here: nobody in them is real."""
+
+    NETWORK = "network"
 
 
 class ImportBar:
@@ -55,6 +65,11 @@ def import_ledger(
         Path | None, typer.Argument(help="A folder with items, members and events (.parquet, .jsonl or .csv).")
     ] = None,
     dataset: Annotated[Dataset | None, typer.Option(help="A data set instead of a folder.")] = None,
+    world: Annotated[World | None, typer.Option(help="A simulated world instead of a folder.")] = None,
+    members: Annotated[
+        int, typer.Option(min=100, max=1_000_000, help="How many members the simulated world has.")
+    ] = 1_000,
+    seed: Annotated[int, typer.Option(min=0, help="The simulated world of that number.")] = 0,
 ) -> None:
     """Bring items, members and events into a ledger.
 
@@ -65,12 +80,28 @@ def import_ledger(
     from surfaces.ledger.store import Ledger
     from surfaces.ledger.tables import import_tables
     from surfaces.worlds.movielens import load_movielens
+    from surfaces.worlds.network import Network
 
-    if (folder is None) == (dataset is None):
-        raise ConfigError("import takes either a folder or --dataset NAME")
+    if sum(each is not None for each in (folder, dataset, world)) != 1:
+        raise ConfigError("import takes one of a folder, --dataset NAME and --world NAME")
+    network = Network(members, seed) if world else None
     with import_bar(Console(stderr=True), "opening the ledger") as bar, Ledger.open(ledger) as opened:
         if folder is not None:
             counts = import_folder(folder, opened, bar)
+        elif network is not None:
+            counts = import_tables(network.tables(progress=bar), opened, bar)
         else:
             counts = import_tables(load_movielens(progress=bar), opened, bar)
     typer.echo(f"{counts.items} items, {counts.members} members, {counts.events} new events")
+    if network is not None:
+        _tell_ceiling(network)
+
+
+def _tell_ceiling(network: Network) -> None:
+    """Prints how well the simulated slates could be ordered at best."""
+    table = Table("surface", "slates", "truth (the ceiling)", "as shown", "popular", "random")
+    table.title = "simulated: NDCG@10 of the slates that were shown, by the simulator's own truth"
+    for row in network.ceiling():
+        figures = (row.truth, row.shown, row.popular, row.random)
+        table.add_row(row.surface, f"{row.lists:,}", *(f"{figure:.3f}" for figure in figures))
+    Console().print(table)

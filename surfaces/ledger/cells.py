@@ -134,13 +134,12 @@ def _propensity(value: object) -> float:
 
 def _clock_reader(clock: Clock) -> Callable[[object], float]:
     def read(value: object) -> float:
-        seconds = _seconds(value) if clock == "time" else _number(value)
-        return check_timestamp(seconds, clock)
+        return check_timestamp(seconds(value) if clock == "time" else _number(value), clock)
 
     return read
 
 
-def _seconds(value: object) -> float:
+def seconds(value: object) -> float:
     """Seconds since 1970 from a number, a date or ISO 8601 text; a time without a zone is UTC."""
     if isinstance(value, str):
         value = _number_or_date(value)

@@ -7,14 +7,16 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import polars as pl
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from prompts.errors import LedgerError
+from surfaces.ledger.cells import seconds
 from surfaces.ledger.files import READERS, fingerprint, read_file
-from surfaces.ledger.records import Clock, Counts, Event, Item, Member, quoted
+from surfaces.ledger.records import Clock, Counts, Event, Item, Member, named, quoted
 from surfaces.ledger.store import PAGE, Ledger
 from surfaces.ledger.tables import Progress, Row, Tables, import_tables
 
@@ -52,8 +54,8 @@ def read_folder(path: Path) -> Tables:
         raise LedgerError(f"no folder at {path}; a ledger folder holds items, members and events")
     files = [_find(path, name) for name in ("items", "members", "events")]
     items, members, events = (read_file(file) for file in files)
-    clock = _read_clock(path)
-    return Tables(items, members, events, clock, fingerprint(files, clock))
+    clock, now = _read_settings(path)
+    return Tables(items, members, events, clock, fingerprint(files, clock), now)
 
 
 def _find(folder: Path, name: str) -> Path:
@@ -64,20 +66,26 @@ def _find(folder: Path, name: str) -> Path:
     return found[0]
 
 
-def _read_clock(folder: Path) -> Clock:
+class _Settings(NamedTuple):
+    clock: Clock = "time"
+    now: float | None = None
+
+
+def _read_settings(folder: Path) -> _Settings:
     path = folder / "ledger.yaml"
     if not path.is_file():
-        return "time"
+        return _Settings()
     try:
         settings = YAML(typ="safe", pure=True).load(_text(path)) or {}
     except (YAMLError, ValueError, RecursionError) as error:
         raise LedgerError(f"ledger.yaml: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(settings, dict) or set(settings) - {"clock"}:
-        raise LedgerError("ledger.yaml: the one key it may have is `clock`")
-    clock = settings.get("clock", "time")
+    if not isinstance(settings, dict) or set(settings) - {"clock", "now"}:
+        raise LedgerError("ledger.yaml: the keys it may have are `clock` and `now`")
+    clock, now = settings.get("clock", "time"), settings.get("now")
     if clock not in ("time", "order"):
         raise LedgerError(f"ledger.yaml: clock: {quoted(clock)} is neither 'time' nor 'order'")
-    return "order" if clock == "order" else "time"
+    present = None if now is None else named("ledger.yaml: now", seconds, now)
+    return _Settings("order" if clock == "order" else "time", present)
 
 
 def _text(path: Path) -> str:
@@ -100,7 +108,8 @@ def export_folder(ledger: Ledger, path: Path) -> Counts:
             _write_jsonl(Path(scratch, "members.jsonl"), (_member_row(member) for member in members))
             _write_jsonl(Path(scratch, "items.jsonl"), (_item_row(item) for item in items))
             events = _write_events(Path(scratch, "events.parquet"), ledger.all_events())
-            Path(scratch, "ledger.yaml").write_text(f"clock: {ledger.clock}\n")
+            now = "" if ledger.now is None else f"now: {ledger.now!r}\n"
+            Path(scratch, "ledger.yaml").write_text(f"clock: {ledger.clock}\n{now}")
             for file in sorted(Path(scratch).iterdir()):
                 file.replace(path / file.name)
     except OSError as error:

@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import (
     ARRAY,
@@ -45,6 +45,7 @@ from surfaces.ledger.records import (
     Member,
     check_event,
     check_name,
+    check_timestamp,
     dump_attributes,
     is_name,
     named,
@@ -52,6 +53,7 @@ from surfaces.ledger.records import (
 )
 
 PAGE = 20_000
+_UNREAD = object()
 IDS_AT_ONCE = 500
 _EVENT = tuple(schema.events.c[field] for field in Event._fields)
 _Row = dict[str, object]
@@ -63,6 +65,7 @@ class Ledger:
     def __init__(self, engine: Engine, tenant: str = "default") -> None:
         self._engine = engine
         self.tenant = named("tenant", check_name, tenant)
+        self._now: object = _UNREAD
 
     @classmethod
     def open(cls, url: str, tenant: str = "default", *, create: bool = True) -> Ledger:
@@ -258,10 +261,31 @@ class Ledger:
         with reading(self._engine) as connection:
             return self._read_clock(connection)
 
-    def _read_clock(self, connection: Connection) -> Clock:
+    @property
+    def now(self) -> float | None:
+        """The ledger's own present, in seconds since 1970: when rankings from it happen. None: at the time they do.
+
+        A ledger of the past (an old data set, a simulation) has one; it is read once.
+        """
+        if self._now is _UNREAD:
+            with reading(self._engine) as connection:
+                said = connection.execute(self._setting("now")).scalar()
+            self._now = None if said is None else float(said)
+        return cast("float | None", self._now)
+
+    def set_now(self, now: float) -> None:
+        """Gives the ledger a present of its own. Raises LedgerError for what is no time."""
+        value = named("now", lambda value: check_timestamp(value, "time"), now)
+        with writing(self._engine) as connection:
+            self._upsert(connection, schema.settings, [{"name": "now", "value": repr(value)}])
+        self._now = value
+
+    def _setting(self, name: str) -> Select[Any]:
         column = schema.settings.c
-        query = select(column.value).where(self._mine(schema.settings), column.name == "clock")
-        return "order" if connection.execute(query).scalar() == "order" else "time"
+        return select(column.value).where(self._mine(schema.settings), column.name == name)
+
+    def _read_clock(self, connection: Connection) -> Clock:
+        return "order" if connection.execute(self._setting("clock")).scalar() == "order" else "time"
 
     def _items(self, *where: ColumnElement[bool]) -> list[Item]:
         column = schema.items.c

@@ -53,13 +53,17 @@ class Table(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """What a ledger folder holds. Tables with the same `fingerprint` hold the same rows; None says nothing."""
+    """What a ledger folder holds. Tables with the same `fingerprint` hold the same rows; None says nothing.
+
+    `now` is the present of a ledger of the past, in seconds since 1970 (see `Ledger.now`).
+    """
 
     items: Table
     members: Table
     events: Table
     clock: Clock = "time"
     fingerprint: str | None = None
+    now: float | None = None
 
 
 def import_tables(tables: Tables, ledger: Ledger, progress: Progress | None = None) -> Counts:
@@ -80,7 +84,10 @@ def import_tables(tables: Tables, ledger: Ledger, progress: Progress | None = No
         for kind, table in kinds.items():
             _stage(staging, kind, table, tables.clock, counter)
         report("writing")
-        return staging.finish(tables.clock)
+        counts = staging.finish(tables.clock)
+        if tables.now is not None:
+            ledger.set_now(tables.now)
+        return counts
     except LedgerError as error:
         if error.__cause__ is None:  # else it came from the database, and the rows are as good as they were
             staging.drop()

@@ -24,6 +24,7 @@ from surfaces.visit import NOBODY, Visit
 
 if TYPE_CHECKING:
     from foundation.engine.base import Engine
+    from surfaces.sources.bm25 import TextIndex
     from surfaces.sources.vectors import Vectors
     from surfaces.spec import SurfaceSpec
 
@@ -141,6 +142,13 @@ class Materials:
     def texts(self) -> Sequence[str]:
         """What a leaf says of each item."""
         return [self.surface.prompt.wording().leaf(attributes_of(item)) or item.kind for item in self.items]
+
+    @cached_property
+    def words(self) -> TextIndex:
+        """The words of the texts, for sources that look for them."""
+        from surfaces.sources.bm25 import TextIndex
+
+        return TextIndex(self.texts)
 
     @cached_property
     def vectors(self) -> Vectors:

@@ -17,6 +17,7 @@ from pydantic import ConfigDict, Field
 from scipy import sparse
 
 from prompts.errors import ConfigError
+from prompts.values import as_text, clean
 from surfaces.sources.base import NOTHING, Indices, Interactions, Materials, Scores, SourceKind
 from surfaces.visit import NOBODY, Visit
 
@@ -39,45 +40,56 @@ def words(text: str) -> list[str]:
     return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
-class Bm25:
-    """Scores an item by the words that its text shares with the query, rare words counting for more."""
+class TextIndex:
+    """The words of texts, and what each of them weighs in each text: made once, read by any number of sources."""
 
-    def __init__(self, texts: Sequence[str], asks: Asks = "both") -> None:
-        self._asks = asks
+    def __init__(self, texts: Sequence[str]) -> None:
         self._places: dict[str, int] = {}
-        self._words = [self._numbers(words(text)) for text in texts]
-        self._weights_WI = _index(self._words, self._places)
+        self.texts = [self._numbers(words(text)) for text in texts]
+        self.weights_WI = _index(self.texts, self._places)
 
     def _numbers(self, found: Sequence[str]) -> Indices:
         return np.array([self._places.setdefault(word, len(self._places)) for word in found], dtype=np.int64)
 
+    def asked(self, text: str) -> Scores:
+        """[words]: how often each known word stands in a text."""
+        known = (self._places.get(word) for word in words(text[:QUERY_CAP]))
+        return self.count([place for place in known if place is not None])
+
+    def count(self, places: Sequence[int] | Indices) -> Scores:
+        """[words]: how often each of them is among the places."""
+        return np.bincount(np.asarray(places, dtype=np.int64), minlength=len(self._places)).astype(np.float64)
+
+
+class Bm25:
+    """Scores an item by the words that its text shares with what is asked for, rare words counting for more."""
+
+    def __init__(self, index: TextIndex, asks: Asks = "both") -> None:
+        self._index, self._asks = index, asks
+
     def fit(self, data: Interactions) -> None:
         """There is nothing to learn. Raises ConfigError when texts and items do not match."""
-        if len(self._words) != len(data.item_ids):
-            raise ConfigError(f"bm25: {len(self._words)} texts for {len(data.item_ids)} items")
+        if len(self._index.texts) != len(data.item_ids):
+            raise ConfigError(f"bm25: {len(self._index.texts)} texts for {len(data.item_ids)} items")
 
     def scores(self, history_H: Indices, visit: Visit = NOBODY) -> Scores:
         """[items]: sums of BM25 weights; `NOTHING` for an item that shares no word with what is asked."""
         asked_W = self._asked(history_H, visit)
         found = np.flatnonzero(asked_W)
-        total_I: Scores = np.asarray(asked_W[found] @ self._weights_WI[found], dtype=np.float64)
+        total_I: Scores = np.asarray(asked_W[found] @ self._index.weights_WI[found], dtype=np.float64)
         total_I[total_I <= 0] = NOTHING
         return total_I
 
     def _asked(self, history_H: Indices, visit: Visit) -> Scores:
-        """[words]: how much each word is asked for."""
-        if self._asks != "timeline" and visit.query.strip():
-            known = (self._places.get(word) for word in words(visit.query[:QUERY_CAP]))
-            return self._count([place for place in known if place is not None], 1.0)
-        recent = () if self._asks == "query" else history_H[-RECENT:]
-        asked_W = np.zeros(len(self._places))
-        for age, item in enumerate(reversed(recent)):
-            asked_W += self._count(self._words[item], 0.5 ** (age / HALF_LIFE))
+        """[words]: how much each word is asked for: the query, else the timeline, else the profile."""
+        if self._asks != "timeline" and (self._asks == "query" or visit.query.strip()):
+            return self._index.asked(visit.query)
+        if not len(history_H):
+            return self._index.asked(as_text(clean(list(visit.profile.values()))))
+        asked_W = self._index.count(())
+        for age, item in enumerate(reversed(history_H[-RECENT:])):
+            asked_W += self._index.count(self._index.texts[item]) * 0.5 ** (age / HALF_LIFE)
         return asked_W
-
-    def _count(self, places: Sequence[int] | Indices, weight: float) -> Scores:
-        counts = np.bincount(np.asarray(places, dtype=np.int64), minlength=len(self._places))
-        return counts.astype(np.float64) * weight
 
 
 def _index(texts: Sequence[Indices], vocabulary: dict[str, int]) -> sparse.csr_array:
@@ -94,7 +106,7 @@ def _index(texts: Sequence[Indices], vocabulary: dict[str, int]) -> sparse.csr_a
 
 
 class Bm25Source(SourceKind):
-    """Items whose text shares words with the request's query or with what the member chose lately."""
+    """Items whose text shares words with the request's query, or with what the member chose lately, or is."""
 
     model_config = ConfigDict(serialize_by_alias=True)
     label: ClassVar[str] = "text match"
@@ -102,9 +114,9 @@ class Bm25Source(SourceKind):
     asks: Asks = Field(
         "both",
         alias="from",
-        description="Where the words come from: the request's query, the timeline, or both: the query if there is one.",
+        description="Whose words: the query's, the timeline's (the profile's while it is empty), or both.",
     )
 
     def build(self, materials: Materials) -> Bm25:
         """A source over what a leaf says of each item."""
-        return Bm25(materials.texts, self.asks)
+        return Bm25(materials.words, self.asks)

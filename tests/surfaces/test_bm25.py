@@ -15,7 +15,7 @@ from prompts.errors import ConfigError
 from surfaces.ledger.records import Event
 from surfaces.ledger.store import Ledger
 from surfaces.sources.base import NOTHING, Interactions, best
-from surfaces.sources.bm25 import HALF_LIFE, QUERY_CAP, RECENT, Asks, Bm25, words
+from surfaces.sources.bm25 import HALF_LIFE, QUERY_CAP, RECENT, Asks, Bm25, TextIndex, words
 from surfaces.sources.fit import fit_sources
 from surfaces.visit import NOBODY, Visit
 from tests.contracts.test_source_contract import history, interactions
@@ -47,17 +47,17 @@ def plain(texts: Sequence[str], weights: dict[str, float]) -> list[float]:
 @pytest.mark.parametrize("query", ["red", "the sea", "Red, RED house!", "blue unknown", "sea sea"])
 def test_scores_are_bm25(query: str) -> None:
     right = plain(TEXTS, dict(Counter(words(query))))
-    assert list(Bm25(TEXTS).scores(history([]), asked(query))) == pytest.approx(right, rel=1e-5)
+    assert list(Bm25(TextIndex(TEXTS)).scores(history([]), asked(query))) == pytest.approx(right, rel=1e-5)
 
 
 def test_the_timeline_asks_with_recent_items_first() -> None:
     older = 0.5 ** (1 / HALF_LIFE)
     right = plain(TEXTS, {"the": older, "red": older + 2, "house": older, "wine": 1.0})
-    assert list(Bm25(TEXTS).scores(history([0, 2]))) == pytest.approx(right, rel=1e-5)
+    assert list(Bm25(TextIndex(TEXTS)).scores(history([0, 2]))) == pytest.approx(right, rel=1e-5)
 
 
 def test_only_so_many_items_ask() -> None:
-    source = Bm25(TEXTS)
+    source = Bm25(TextIndex(TEXTS))
     assert np.array_equal(
         source.scores(history([2] * 5 + [4] * RECENT)), source.scores(history([0] * 50 + [4] * RECENT))
     )
@@ -68,7 +68,7 @@ def test_only_so_many_items_ask() -> None:
     [("both", [0, 2], [1, 4, 0]), ("query", [0, 2], []), ("timeline", [1, 4, 0], [1, 4, 0])],
 )
 def test_what_asks(asks: Asks, with_query: list[int], without: list[int]) -> None:
-    source, seen = Bm25(TEXTS, asks), history([1])
+    source, seen = Bm25(TextIndex(TEXTS), asks), history([1])
     assert set(best(source.scores(seen, asked("red")), 9)) == set(with_query)
     assert set(best(source.scores(seen, NOBODY), 9)) == set(without)
     assert set(best(source.scores(seen, asked("  ")), 9)) == set(without)
@@ -76,18 +76,18 @@ def test_what_asks(asks: Asks, with_query: list[int], without: list[int]) -> Non
 
 def test_a_query_that_nobody_answers_brings_nothing() -> None:
     for query in ("unknown", "?!", "\0", "\ud800", "the" * 9):
-        assert (Bm25(TEXTS).scores(history([0]), asked(query)) == NOTHING).all()
+        assert (Bm25(TextIndex(TEXTS)).scores(history([0]), asked(query)) == NOTHING).all()
 
 
 def test_of_a_long_query_the_beginning_is_read() -> None:
-    source = Bm25(TEXTS)
+    source = Bm25(TextIndex(TEXTS))
     long = "wine " + "x " * QUERY_CAP + "blue"
     assert np.array_equal(source.scores(history([]), asked(long)), source.scores(history([]), asked("wine")))
 
 
 @pytest.mark.parametrize("texts", [[], [""], ["", "", ""], ["!", "?"]], ids=repr)
 def test_texts_without_words(texts: list[str]) -> None:
-    source = Bm25(texts)
+    source = Bm25(TextIndex(texts))
     source.fit(interactions([], items=len(texts)))
     scores_I = source.scores(history(range(len(texts))), asked("red"))
     assert list(scores_I) == [NOTHING] * len(texts)
@@ -96,7 +96,7 @@ def test_texts_without_words(texts: list[str]) -> None:
 
 def test_texts_and_items_must_match() -> None:
     with pytest.raises(ConfigError, match="bm25: 1 texts for 2 items"):
-        Bm25(["red"]).fit(interactions([], items=2))
+        Bm25(TextIndex(["red"])).fit(interactions([], items=2))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_words(text: str, right: list[str]) -> None:
 
 @given(texts=st.lists(st.text(max_size=20), max_size=6), query=st.text(max_size=30), seen=st.booleans())
 def test_any_text(texts: list[str], query: str, seen: bool) -> None:
-    source = Bm25(texts)
+    source = Bm25(TextIndex(texts))
     scores_I = source.scores(history(range(len(texts)) if seen else []), asked(query))
     assert scores_I.shape == (len(texts),)
     assert ((scores_I > 0) | (scores_I == NOTHING)).all()
@@ -126,7 +126,7 @@ def test_any_text(texts: list[str], query: str, seen: bool) -> None:
 
 
 def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
-    Bm25(TEXTS * 200).scores(history([0]), asked("red"))
+    Bm25(TextIndex(TEXTS * 200)).scores(history([0]), asked("red"))
     assert capfd.readouterr() == ("", "")
 
 

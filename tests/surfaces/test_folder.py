@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from prompts.errors import LedgerError, UnknownError
-from surfaces.ledger.folder import import_folder
+from surfaces.ledger.folder import export_folder, import_folder, read_folder
 from surfaces.ledger.records import Counts, Event, Item, Member
 from surfaces.ledger.store import Ledger
 
@@ -421,6 +421,17 @@ def test_files_that_are_missing_or_double(folder: Path, ledger: Ledger, tmp_path
         import_folder(folder, ledger)
 
 
+def test_a_folder_of_the_past_has_a_present_of_its_own(folder: Path, ledger: Ledger, tmp_path: Path) -> None:
+    assert ledger.now is None
+    (folder / "ledger.yaml").write_text("now: 1998-04-22T23:10:38\n")
+    import_folder(write(folder, content(), "jsonl"), ledger)
+    assert ledger.now == 893_286_638
+    export_folder(ledger, tmp_path / "copy")
+    assert read_folder(tmp_path / "copy").now == 893_286_638
+    with pytest.raises(LedgerError, match="now: .* is outside the years"):
+        ledger.set_now(1e15)
+
+
 def test_the_clock_of_a_folder(folder: Path, ledger: Ledger) -> None:
     (folder / "ledger.yaml").write_text("clock: order\n")
     tables = content()
@@ -440,8 +451,9 @@ def test_the_clock_of_a_folder(folder: Path, ledger: Ledger) -> None:
     ("text", "message"),
     [
         ("clock: noon", "ledger.yaml: clock: 'noon' is neither 'time' nor 'order'"),
-        ("clocks: order", "ledger.yaml: the one key it may have is `clock`"),
-        ("- clock", "ledger.yaml: the one key it may have is `clock`"),
+        ("clocks: order", "ledger.yaml: the keys it may have are `clock` and `now`"),
+        ("now: soon", "ledger.yaml: now: 'soon' is not a time; write seconds"),
+        ("- clock", "ledger.yaml: the keys it may have are `clock` and `now`"),
         ("clock: [", "ledger.yaml: not YAML: "),
         ("clock: time\nclock: order", "ledger.yaml: not YAML: "),
         ("clock: 2026-13-45", "ledger.yaml: "),

@@ -19,6 +19,7 @@ from surfaces.worlds.network.rows import (
     item_rows,
     member_rows,
 )
+from surfaces.worlds.network.shelf import LAST, START
 from surfaces.worlds.network.world import World, build_world
 
 SMALLEST, LARGEST = 100, 1_000_000
@@ -58,13 +59,16 @@ class Network:
 
         Timestamps are whole seconds since 1970, over 120 days from 2026-01-01 UTC. The propensity of an event is the
         probability with which the logging policy put the item at its position, given the session's pool of candidates
-        and the items above (see `policy`). Raises DownloadError as `world` does.
+        and the items above (see `policy`). The ledger's present is the end of the last session. Raises DownloadError as
+        `world` does.
         """
         world = self.world(cache, progress)
         return Tables(
             _table("items", ITEM_COLUMNS, Stream(partial(item_rows, world))),
             _table("members", MEMBER_COLUMNS, Stream(partial(member_rows, world))),
             _table("events", EVENT_COLUMNS, Stream(partial(event_rows, world))),
+            fingerprint=f"network {self.members} {self.seed}",
+            now=START + LAST + 1,
         )
 
     def ceiling(self) -> list[Ceiling]:
