@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prompts.errors import UnknownError
 from prompts.tree import PromptTree
 from surfaces.compose import Composer
 from surfaces.happenings import readable
@@ -47,28 +46,31 @@ class Asker:
             return OtherSides()
         persons = [(place, item.member_id) for place, item in enumerate(candidates) if item.member_id is not None]
         asked = persons[: rule.top]
-        me = self._myself(visit)
-        trees = [self._tree(self._visit(str(member_id), visit), me) for _, member_id in asked]
+        sides = self._sides([member_id for _, member_id in asked], visit)
+        items = {**self._told(sides, visit), **(me := self._myself(visit))}
+        trees = [self.composer.tree(side, items, list(me)) for side in sides]
         return OtherSides(tuple(place for place, _ in asked), tuple(trees))
 
-    def _myself(self, visit: Visit) -> Item:
-        """The visitor as an item: the one that they are, or their profile."""
+    def _myself(self, visit: Visit) -> dict[str, Item]:
+        """The visitor as an item, by its id: the one that they are, or their profile."""
         item_id = self.composer.retrieval.people.get(visit.member_id, "")
         found = visit.lookup([item_id]) if item_id else {}
         unknown = Item(item_id, self.composer.spec.item_kind, visit.profile, visit.member_id or None)
-        return found.get(item_id, unknown)
+        return {item_id: found.get(item_id, unknown)}
 
-    def _visit(self, member_id: str, visit: Visit) -> Visit:
-        try:
-            profile = self.ledger.member(member_id).profile
-        except UnknownError:  # taken out of the ledger a moment ago
-            profile = {}
-        return replace(visit, member_id=member_id, profile=profile, timeline=self.ledger.timeline(member_id), given=())
+    def _sides(self, member_ids: Sequence[str], visit: Visit) -> list[Visit]:
+        """The others' visits. One who was taken out of the ledger a moment ago is told as a stranger."""
+        members, timelines = self.ledger.members(member_ids), self.ledger.timelines(member_ids)
+        profiles = {member_id: member.profile for member_id, member in members.items()}
+        return [
+            replace(visit, member_id=one, profile=profiles.get(one, {}), timeline=timelines[one], given=())
+            for one in member_ids
+        ]
 
-    def _tree(self, visit: Visit, me: Item) -> PromptTree:
-        events = readable(visit.timeline, self.composer.form.budget)
-        items = {**visit.lookup(event.item_id for event in events), me.item_id: me}
-        return self.composer.tree(visit, items, [me.item_id])
+    def _told(self, sides: Sequence[Visit], visit: Visit) -> Mapping[str, Item]:
+        """The items of all events that the others' trunks may tell."""
+        budget = self.composer.form.budget
+        return visit.lookup(event.item_id for side in sides for event in readable(side.timeline, budget))
 
 
 def mutual(

@@ -33,9 +33,9 @@ class Workload:
         )
         return TokenTree((TokenNode(_tokens(self.context, vocabulary, f"member {member}")), *leaves))
 
-    def surface(self, vocabulary: int, number: int, *, grown: bool = False) -> TokenTree:
-        """The same member on a surface; `grown`: with one event more."""
-        trunk = _tokens(self.context, vocabulary, "member 0")
+    def surface(self, vocabulary: int, number: int, *, grown: bool = False, member: int = 0) -> TokenTree:
+        """A member on a surface; `grown`: with one event more."""
+        trunk = _tokens(self.context, vocabulary, f"member {member}")
         trunk += _tokens(self.event, vocabulary, "event") if grown else ()
         stem = TokenNode(_tokens(self.stem, vocabulary, f"surface {number}"), 0)
         leaves = (

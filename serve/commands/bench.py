@@ -36,6 +36,19 @@ def score(
     run(json_out, model_folder(model), rounds, peers=peers)
 
 
+@app.command("visit")
+def visit(
+    model: ModelFolder = SHIPPED_MODEL, json_out: JsonFile = None, rounds: Rounds = 5, threads: Threads = 0
+) -> None:
+    """Tokens computed for one member's visit to four surfaces, against four members on one surface each."""
+    import torch
+
+    from foundation.bench.visit import run
+
+    torch.set_num_threads(threads or torch.get_num_threads())
+    run(json_out, model_folder(model), rounds)
+
+
 @app.command("train")
 def train(model: ModelFolder = SHIPPED_MODEL, json_out: JsonFile = None) -> None:
     """Labelled leaves per second in training: trees against one leaf a sequence."""

@@ -219,6 +219,12 @@ class Ledger:
             return member
         raise UnknownError(f"unknown member {quoted(member_id)}")
 
+    def members(self, ids: Iterable[str]) -> dict[str, Member]:
+        """Those of the members that there are, by id; the order is the ledger's."""
+        column = schema.members.c.member_id
+        found = (self._members(self._among(column, part)) for part in _parts(dict.fromkeys(ids)))
+        return {member.member_id: member for members in found for member in members}
+
     def member_ids(self) -> list[str]:
         """The id of every member, sorted."""
         column = schema.members.c.member_id
@@ -232,6 +238,16 @@ class Ledger:
         if not rows:
             self.member(member_id)
         return [Event(*row) for row in rows]
+
+    def timelines(self, ids: Iterable[str]) -> dict[str, list[Event]]:
+        """Timelines by member, as `timeline` has them; empty for a member without events, or whom nobody knows."""
+        column, wanted = schema.events.c, list(dict.fromkeys(ids))
+        found: dict[str, list[Event]] = {member_id: [] for member_id in wanted}
+        for part in _parts(wanted):
+            query = select(*_EVENT).where(self._mine(schema.events), self._among(column.member_id, part))
+            for row in self._rows(query.order_by(column.member_id, column.timestamp, column.arrival)):
+                found[row[0]].append(Event(*row))
+        return found
 
     def all_events(self) -> Iterator[Event]:
         """Every event, ordered by member, timestamp and arrival; read in pages, so that memory stays small."""

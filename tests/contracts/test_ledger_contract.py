@@ -156,6 +156,23 @@ def test_a_member_without_events_has_an_empty_timeline(ledger: Ledger) -> None:
     assert ledger.timeline("ann") == []
 
 
+def test_many_timelines_at_once_are_those_of_each(filled: Ledger) -> None:
+    ids = [*filled.member_ids(), "nobody", "", "bad\0"]
+    found = filled.timelines(ids)
+    assert found == {name: filled.timeline(name) if name in filled.member_ids() else [] for name in ids}
+    assert filled.members(ids) == {member.member_id: member for member in filled.all_members()}
+    assert filled.timelines([]) == filled.members([]) == {}
+
+
+def test_the_present_of_a_ledger(open_tenant: Open) -> None:
+    ledger = open_tenant("past")
+    assert ledger.now is None
+    ledger.set_now(1_777_000_000.5)
+    assert (ledger.now, open_tenant("past").now, open_tenant("other").now) == (1_777_000_000.5, 1_777_000_000.5, None)
+    with pytest.raises(LedgerError, match="now: "):
+        ledger.set_now(float("nan"))
+
+
 @pytest.mark.parametrize("page", [1, 2, 3, 7, 100])
 def test_all_events_in_pages(ledger: Ledger, page: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "PAGE", page)
