@@ -16,20 +16,27 @@ from surfaces.kinds import kinds
 from surfaces.sources.base import NOTHING, Indices, Scores, SourceKind
 
 TOPS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 75, 100, 150, 200, 300, 500, 1000)
+FEW = 16
+"""Of so many items the place is counted one by one; for more, all are sorted."""
 LOW, NONE = len(TOPS), len(TOPS) + 1
 _WORDS = (*(f"top {top}" for top in TOPS), "low", "none")
 
 
-def levels(scores_I: Scores, seen: Indices) -> npt.NDArray[np.int64]:
+def levels(scores_I: Scores, seen: Indices, asked: Indices | None = None) -> npt.NDArray[np.int64]:
     """[items]: how high each item stands among the unseen, as an index of words; `NONE` where the source is silent.
 
-    Items that score the same stand equally high; one that was seen is placed by the score that it has.
+    Items that score the same stand equally high; one that was seen is placed by the score that it has. With `asked`,
+    only those items are told, in that order.
     """
     open_I = scores_I.copy()
     open_I[seen] = NOTHING
-    places = 1 + len(open_I) - np.searchsorted(np.sort(open_I), scores_I, side="right")
-    found = np.searchsorted(TOPS, places)
-    found[scores_I == NOTHING] = NONE
+    asked_I = scores_I if asked is None else scores_I[asked]
+    if len(asked_I) <= FEW:
+        above = np.array([np.count_nonzero(open_I > score) for score in asked_I], dtype=np.int64)
+    else:
+        above = len(open_I) - np.searchsorted(np.sort(open_I), asked_I, side="right")
+    found = np.searchsorted(TOPS, 1 + above)
+    found[asked_I == NOTHING] = NONE
     return found
 
 

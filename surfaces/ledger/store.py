@@ -249,11 +249,21 @@ class Ledger:
                 found[row[0]].append(Event(*row))
         return found
 
-    def all_events(self) -> Iterator[Event]:
-        """Every event, ordered by member, timestamp and arrival; read in pages, so that memory stays small."""
+    def all_events(self, kind: str | None = None, without: Collection[str] = ()) -> Iterator[Event]:
+        """Every event, ordered by member, timestamp and arrival; read in pages, so that memory stays small.
+
+        With `kind`, only those with items of that kind; events with an action of `without` are left out.
+        """
         column = schema.events.c
         order = (column.member_id, column.timestamp, column.arrival)
         query = select(*_EVENT, column.arrival).where(self._mine(schema.events)).order_by(*order).limit(PAGE)
+        if without:
+            query = query.where(column.action.not_in(sorted(without)))
+        if kind is not None:
+            item = schema.items.c
+            query = query.where(
+                column.item_id.in_(select(item.item_id).where(self._mine(schema.items), item.kind == kind))
+            )
         page = query
         while True:
             rows = self._rows(page)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from prompts.errors import ConfigError
@@ -19,6 +20,9 @@ from surfaces.sources.base import NOTHING, Indices, Interactions, Materials, Sco
 from surfaces.sources.co_visitation import CoVisitation
 from surfaces.sources.popular import Popular
 from surfaces.visit import Visit
+
+LARGEST = 10_000
+"""Members of a market: what they all think of all people is worked out when the surface comes online, in seconds."""
 
 STRANGER = -2.0
 """How much a suitor is liked who is no item of the surface: less than every one who is."""
@@ -76,33 +80,42 @@ class Market:
     """Who may be matched, and what they think of whom.
 
     `members` are ids, `histories[m]` the items that member `m` chose; `place` tells of a member the item that they are,
-    `owner` of an item which of the members it is.
+    `owner` of an item which of the members it is; `people_I` says which items are members.
     """
 
     members: Sequence[str]
     histories: Sequence[Indices]
     place: Mapping[int, int]
     owner: Mapping[int, int]
+    people_I: npt.NDArray[np.bool_]
     together: CoVisitation
     popular_I: Scores
 
     @classmethod
     def of(cls, data: Interactions, owners: Sequence[str | None]) -> Market:
-        """Everybody who chose an item of the surface, or is one; of several items of one person the first counts."""
-        members = list(dict.fromkeys([*data.member_ids, *filter(None, owners)]))
-        number = {member_id: place for place, member_id in enumerate(members)}
+        """Everybody who chose an item of the surface, or is one; of several items of one person the first counts.
+
+        Of more than `LARGEST` members, those who chose most: it is they who wish for the same people.
+        """
         nothing = np.zeros(0, dtype=np.int64)
-        histories = [*data.sequences, *[nothing] * (len(members) - len(data.member_ids))]
+        chosen = dict.fromkeys([*data.member_ids, *filter(None, owners)], nothing)
+        chosen.update(zip(data.member_ids, data.sequences, strict=True))
+        members = sorted(chosen, key=lambda member_id: -len(chosen[member_id]))[:LARGEST]
+        number = {member_id: place for place, member_id in enumerate(members)}
+        histories = [chosen[member_id] for member_id in members]
         place: dict[int, int] = {}
         for item, member_id in enumerate(owners):
-            if member_id:
+            if member_id in number:
                 place.setdefault(number[member_id], item)
         together, popular = CoVisitation(), Popular()
         together.fit(data)
         popular.fit(data)
         chosen_I = popular.scores(nothing)
         popular_I = chosen_I / (1 + chosen_I.max(initial=0)) - 1
-        return cls(members, histories, place, {item: member for member, item in place.items()}, together, popular_I)
+        owner = {item: member for member, item in place.items()}
+        people_I = np.zeros(len(owners), dtype=bool)
+        people_I[list(owner)] = True
+        return cls(members, histories, place, owner, people_I, together, popular_I)
 
     def opinion(self, member: int) -> Scores:
         """[items]: above 0 what the member's choices speak for; below 0, from -1 on, the others by popularity."""
@@ -112,8 +125,7 @@ class Market:
     def wishes(self, member: int, count: int) -> list[int]:
         """The items that the member wishes for most: people, but not oneself, and not one chosen before."""
         scores_I = self.opinion(member)
-        people_I = np.zeros(len(scores_I), dtype=bool)
-        people_I[list(self.owner)] = True
+        people_I = self.people_I.copy()
         people_I[self.histories[member]] = False
         people_I[self.place.get(member, [])] = False
         found: list[int] = best(np.where(people_I, scores_I, NOTHING), count).tolist()

@@ -73,7 +73,7 @@ class Interactions:
         if not item_ids:
             return cls((), {}, (), (), (), ledger.clock, frozenset(unwanted))
         left_out = frozenset(unwanted) | {IMPRESSION}
-        chosen = (event for event in ledger.all_events() if event.item_id in index and event.action not in left_out)
+        chosen = (event for event in ledger.all_events(kind, left_out) if event.item_id in index)
         early = (event for event in chosen if before is None or event.timestamp < before)
         member_ids, sequences, times = [], [], []
         for member_id, events in groupby(early, key=lambda event: event.member_id):

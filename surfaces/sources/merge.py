@@ -89,10 +89,12 @@ class Retrieval:
             return []
         history_H = self.history(visit)
         labels = [adviser.label for adviser in self.advisers]
-        found_AI = [np.append(levels(one.source.scores(history_H, visit), history_H), NONE) for one in self.advisers]
-        places = [self.index.get(item_id, -1) for item_id in item_ids]
-        rows = np.stack(found_AI)[:, places].T.tolist()
-        return [evidence_piece(labels, row, compress=compress) for row in rows]
+        places = np.array([self.index.get(item_id, -1) for item_id in item_ids], dtype=np.int64)
+        known = places >= 0
+        found_AL = np.full((len(labels), len(places)), NONE)
+        for row, adviser in enumerate(self.advisers):
+            found_AL[row, known] = levels(adviser.source.scores(history_H, visit), history_H, places[known])
+        return [evidence_piece(labels, row, compress=compress) for row in found_AL.T.tolist()]
 
     def gather(self, visit: Visit, brought: Iterable[str] = ()) -> list[Candidate]:
         """Candidates for a visit that pass every filter, by reciprocal-rank fusion of the sources' lists.
