@@ -102,9 +102,9 @@ class Live:
                 changed += self._take_file(path)
                 self.problems.pop(path.name, None)
             except PrismrankError as error:
-                if self.problems.get(path.name) != str(error):
+                if self.problems.get(path.name) != (told := self._told(error)):
                     logger.error("refused, the former version goes on: %s", error)
-                self.problems[path.name] = str(error)
+                self.problems[path.name] = told
         return changed
 
     def _take_file(self, path: Path) -> list[str]:
@@ -129,8 +129,12 @@ class Live:
                 changed += self._become(self.services.registry.without(self._files[path], self._base))
                 del self._files[path]
             except PrismrankError as error:
-                self.problems[path.name] = str(error)
+                self.problems[path.name] = self._told(error)
         return changed
+
+    def _told(self, error: PrismrankError) -> str:
+        """The error without the way to the folder, which is nobody's business but this machine's."""
+        return str(error).replace(f"{self.folder}{os.sep}", "")
 
     def put(self, name: str, text: str) -> ServedSurface:
         """Brings a surface online, in place of one of the same name; with a folder, as its file NAME.yaml.

@@ -63,7 +63,8 @@ def evaluate(
     with open_ledger(ledger) as opened, progress_bar(Console(stderr=True)) as progress:
         bar = progress.add_task("fitting", total=None)
         registry = open_registry(surfaces)
-        split = leave_one_out(opened, registry.surface(surface).item_kind, members=members, seed=seed)
+        spec = registry.surface(surface)
+        split = leave_one_out(opened, spec.item_kind, members=members, seed=seed, unwanted=spec.unwanted)
         methods = _methods(surface, model, against, registry, opened, split)
         progress.update(bar, description="ranking")
         report = compare(

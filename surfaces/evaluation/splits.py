@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal, NamedTuple
@@ -36,9 +36,15 @@ class Split:
 
 
 def leave_one_out(
-    ledger: Ledger, kind: str, *, held: Held = "test", members: int | None = None, seed: int = 0
+    ledger: Ledger,
+    kind: str,
+    *,
+    held: Held = "test",
+    members: int | None = None,
+    seed: int = 0,
+    unwanted: Collection[str] = (),
 ) -> Split:
-    """The split by each member's last event with an item of that kind; impressions are no targets.
+    """The split by each member's last event with an item of that kind; impressions and `unwanted` acts are no targets.
 
     `members` of them are drawn by `seed`; None takes all. Only members with an earlier event to learn from count.
     Raises LedgerError when nobody is left, ConfigError for less than one member.
@@ -46,7 +52,7 @@ def leave_one_out(
     if members is not None and members < 1:
         raise ConfigError(f"members: {members}; draw 1 or more")
     dropped = 1 if held == "test" else 2
-    data = Interactions.of(ledger, kind)
+    data = Interactions.of(ledger, kind, unwanted=unwanted)
     cases = [
         case
         for _, timeline in groupby(ledger.all_events(), key=lambda event: event.member_id)
@@ -61,8 +67,9 @@ def leave_one_out(
 
 def _case(timeline: Sequence[Event], data: Interactions, dropped: int) -> Case | None:
     """The member's case, or None when there are too few events."""
+    left_out = {IMPRESSION, *data.unwanted}
     places = [
-        place for place, event in enumerate(timeline) if event.action != IMPRESSION and event.item_id in data.index
+        place for place, event in enumerate(timeline) if event.action not in left_out and event.item_id in data.index
     ]
     if len(places) <= dropped:
         return None

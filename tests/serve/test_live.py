@@ -94,7 +94,7 @@ def test_a_wrong_file_is_told_and_the_former_version_goes_on(live: Live, folder:
     path.write_text(WRONG, encoding="utf-8")
     assert live.scan() == []
     assert live.services.surface("evening") is before
-    assert "evening.yaml:7:27: sources[0].kk: unknown key; did you mean 'k'?" in live.problems["evening.yaml"]
+    assert live.problems["evening.yaml"] == "evening.yaml:7:27: sources[0].kk: unknown key; did you mean 'k'?"
     path.write_text(EVENING, encoding="utf-8")
     live.scan()
     assert live.problems == {}
