@@ -1,17 +1,23 @@
-"""What the model would read for a request: the text of every node, with the slots that it takes."""
+"""What the model would read for a request: the text of every node, with the slots that it takes.
+
+Beside it, a ranking without a queue and a deadline, as a command that checks a surface wants one.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from pydantic import BaseModel, Field
 
 from prompts.tree import Piece, PromptNode
-from serve.pipeline import write
-from serve.schemas import RankRequest
+from serve.batcher import Scored
+from serve.pipeline import Prompt, judge, write
+from serve.schemas import RankedItem, RankRequest
 from serve.served import ServedSurface
 from serve.services import Services
-from serve.shortlist import draw_up
+from serve.shortlist import Shortlist, draw_up
 
 
 class PieceView(BaseModel):
@@ -47,7 +53,32 @@ class Preview(BaseModel):
 def preview_of(request: RankRequest, surface: ServedSurface, services: Services) -> Preview:
     """The tree for a request. Raises UnknownError for a member or an item that nobody knows."""
     shortlist = draw_up(request, surface, services.ledger)
-    trunk, stem, *leaves = write(surface, shortlist, services).tree.nodes
+    return viewed(write(surface, shortlist, services), shortlist, surface, services)
+
+
+class DryRun(NamedTuple):
+    """A ranking that nobody waited for: what the model read, the slate, and how long it all took."""
+
+    shortlist: Shortlist
+    preview: Preview
+    slate: list[RankedItem]
+    seconds: float
+
+
+def dry_run(request: RankRequest, surface: ServedSurface, services: Services) -> DryRun:
+    """The request ranked by the model, whatever the deadline. Raises UnknownError as `preview_of` does."""
+    start = time.perf_counter()
+    shortlist = draw_up(request, surface, services.ledger)
+    prompt = write(surface, shortlist, services)
+    scores, *back = services.engine.score([prompt.tokens, *prompt.back])
+    slate = judge(Scored(scores, 0.0, 0.0, tuple(back)), prompt, shortlist, surface, request.k)
+    seconds = time.perf_counter() - start
+    return DryRun(shortlist, viewed(prompt, shortlist, surface, services), slate, seconds)
+
+
+def viewed(prompt: Prompt, shortlist: Shortlist, surface: ServedSurface, services: Services) -> Preview:
+    """The tree of a request that is written."""
+    trunk, stem, *leaves = prompt.tree.nodes
     views = [
         LeafView(item_id=each.item_id, sources=shortlist.sources(each), pieces=_pieces(leaf, services))
         for each, leaf in zip(shortlist.candidates, leaves, strict=True)

@@ -27,13 +27,14 @@ class Ordered(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ServedSurface:
-    """A surface whose sources are fitted to the ledger."""
+    """A surface whose sources are fitted to the ledger; `text` is the file that declares it."""
 
     spec: SurfaceSpec
     form: TrunkForm
     version: str
     retrieval: Retrieval
     policies: Sequence[Ordered]
+    text: str
 
     @property
     def brought(self) -> list[str]:
@@ -66,4 +67,4 @@ def make_ready(
     materials = Materials(spec, data, ledger, engine)
     retrieval = fit_all(materials)
     policies = [Ordered(kind, kind.build(materials)) for kind in spec.policies]
-    return ServedSurface(spec, declared.form, declared.version, retrieval, policies)
+    return ServedSurface(spec, declared.form, declared.version, retrieval, policies, declared.text)

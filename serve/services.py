@@ -67,6 +67,10 @@ class Services:
         """The surfaces that are ready, by name."""
         return sorted(self._served)
 
+    def surfaces(self) -> list[ServedSurface]:
+        """The surfaces that are ready, by name: all of one moment."""
+        return [ready for _, ready in sorted(self._served.items())]
+
     def surface(self, name: str) -> ServedSurface:
         """A surface that is ready. Raises UnknownError that names what there is."""
         served = self._served  # one look: it may be exchanged beside

@@ -17,7 +17,7 @@ from serve.preview import Preview, preview_of
 from serve.problems import FieldProblem, Problem, responses
 from serve.schemas import RankRequest, Strict
 from serve.served import ServedSurface
-from serve.services import CurrentServices, Services
+from serve.services import CurrentServices
 
 T = TypeVar("T")
 
@@ -80,14 +80,13 @@ class RollbackRequest(Strict):
 @router.get("")
 async def surfaces(services: CurrentServices, live: CurrentLive) -> SurfaceList:
     """Every surface, by name."""
-    served = [services.surface(name) for name in services.surface_names()]
-    return SurfaceList(surfaces=[_line(each) for each in served], problems=live.problems)
+    return SurfaceList(surfaces=[_line(each) for each in services.surfaces()], problems=live.problems)
 
 
 @router.get("/{surface}", responses=responses(HTTPStatus.NOT_FOUND))
 async def surface(surface: SurfaceName, services: CurrentServices) -> SurfaceReply:
     """One surface: what it ranks, from which sources, by which heads."""
-    return _reply(services.surface(surface), services)
+    return _reply(services.surface(surface))
 
 
 @router.put(
@@ -111,7 +110,7 @@ async def put(
     new = surface not in services.surface_names()
     served = await _changed(live.put, surface, text)
     response.status_code = HTTPStatus.CREATED if new else HTTPStatus.OK
-    return _reply(served, services)
+    return _reply(served)
 
 
 @router.delete("/{surface}", status_code=204, responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT))
@@ -126,18 +125,16 @@ async def delete(surface: SurfaceName, live: CurrentLive) -> None:
 @router.get("/{surface}/versions", responses=responses(HTTPStatus.NOT_FOUND))
 async def versions(surface: SurfaceName, services: CurrentServices, live: CurrentLive) -> VersionList:
     """The versions of a surface that were online, the latest first."""
-    current = services.surface(surface).version if surface in services.surface_names() else ""
+    current = next((each.version for each in services.surfaces() if each.spec.surface == surface), "")
     found: list[Version] = await asyncio.to_thread(live.versions, surface)
     lines = [VersionLine(version=one.version, since=one.since, current=one.version == current) for one in found]
     return VersionList(surface=surface, versions=lines)
 
 
 @router.post("/{surface}/rollback", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY))
-async def rollback(
-    surface: SurfaceName, body: RollbackRequest, services: CurrentServices, live: CurrentLive
-) -> SurfaceReply:
+async def rollback(surface: SurfaceName, body: RollbackRequest, live: CurrentLive) -> SurfaceReply:
     """Bring an earlier version of a surface online again."""
-    return _reply(await _changed(live.roll_back, surface, body.version), services)
+    return _reply(await _changed(live.roll_back, surface, body.version))
 
 
 @router.post("/{surface}/preview", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY))
@@ -160,6 +157,6 @@ def _line(served: ServedSurface) -> SurfaceLine:
     return SurfaceLine(surface=served.spec.surface, description=served.spec.description, version=served.version)
 
 
-def _reply(served: ServedSurface, services: Services) -> SurfaceReply:
-    text, told = services.registry.file(served.spec.surface).text, served.spec.model_dump(mode="json", by_alias=True)
-    return SurfaceReply(**_line(served).model_dump(), spec=told, text=text)
+def _reply(served: ServedSurface) -> SurfaceReply:
+    told = served.spec.model_dump(mode="json", by_alias=True)
+    return SurfaceReply(**_line(served).model_dump(), spec=told, text=served.text)
