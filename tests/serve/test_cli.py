@@ -21,7 +21,8 @@ from tests.serve.conftest import fill
 
 COMMANDS = [
     ["demo"], ["import"], ["train"], ["evaluate"], ["serve"], ["surface"], ["surface", "check"], ["surface", "list"],
-    ["surface", "schema"], ["surface", "preview"], ["bench"], ["bench", "score"], ["bench", "train"],
+    ["surface", "schema"], ["surface", "preview"], ["surface", "init"], ["surface", "diff"],
+    ["bench"], ["bench", "score"], ["bench", "train"],
     ["model"], ["model", "pull"], ["model", "upcycle"], ["model", "plan"],
 ]  # fmt: skip
 
@@ -98,7 +99,7 @@ def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
         (["serve", "--ledger", "sqlite:///x", "--port", "70000"], "'--port'"),
         (["serve", "--ledger", "sqlite:////nowhere/at/all.sqlite"], "no folder /nowhere/at"),
         (["serve", "--ledger", "mysql://host/db"], "a ledger cannot live in mysql"),
-        (["import", "--ledger", "sqlite://"], "either a folder or --dataset"),
+        (["import", "--ledger", "sqlite://"], "one of a folder, --dataset NAME and --world NAME"),
         (["import", "/nowhere", "--ledger", "sqlite:///x.sqlite"], "no folder at /nowhere"),
         (["import", "--dataset", "netflix", "--ledger", "sqlite://"], "netflix"),
         (["train", "/nowhere/movies.yaml"], "no train configuration"),
