@@ -23,7 +23,9 @@ from prompts.values import TEXT_CAP, clean_text
 from surfaces.included import Folder
 
 UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
-_DURATION = re.compile(r"(\d{1,6})([smhdw])")
+DURATION = "^(?=.*[1-9])[0-9]{1,6}[smhdw]$"
+"""How a duration is written."""
+_DURATION = re.compile(DURATION)
 
 
 class Strict(BaseModel):
@@ -82,10 +84,18 @@ def _condition(value: object) -> Condition:
 def _duration(value: object) -> object:
     if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
         return float(value)
-    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    if match is None or int(match[1]) == 0:
+    if not isinstance(value, str) or _DURATION.fullmatch(value) is None:
         raise wrong("should be a whole number and one of s, m, h, d, w, like 14d or 6h")
-    return float(int(match[1]) * UNITS[match[2]])
+    return float(int(value[:-1]) * UNITS[value[-1]])
+
+
+def as_duration(seconds: float) -> str | float:
+    """A duration as a file has it: in the largest unit that fits, or as the number where none does."""
+    for unit in "dhms":
+        count, rest = divmod(seconds, UNITS[unit])
+        if not rest and 1 <= count < 1_000_000:
+            return f"{int(count)}{unit}"
+    return seconds
 
 
 def _text(value: object) -> object:
@@ -101,8 +111,9 @@ def _text(value: object) -> object:
 
 def text_schema(description: str) -> dict[str, Any]:
     """JSON Schema of a text that stands in the file, or in a file beside it."""
-    file = {"type": "object", "properties": {"file": {"type": "string"}}, "required": ["file"]}
-    return {"description": description, "anyOf": [{"type": "string"}, {**file, "additionalProperties": False}]}
+    name = {"type": "string", "description": "The name of a text file beside the surface file, or in a folder below."}
+    file = {"type": "object", "properties": {"file": name}, "required": ["file"], "additionalProperties": False}
+    return {"description": description, "anyOf": [{"type": "string"}, file]}
 
 
 TemplateText = Annotated[
@@ -125,7 +136,15 @@ ConditionText = Annotated[
 Duration = Annotated[
     float,
     BeforeValidator(_duration),
-    WithJsonSchema({"type": ["string", "number"], "pattern": "^[0-9]{1,6}[smhdw]$", "description": "Like 14d or 6h."}),
+    PlainSerializer(as_duration, when_used="json"),
+    WithJsonSchema(
+        {
+            "type": ["string", "number"],
+            "pattern": DURATION,
+            "exclusiveMinimum": 0,
+            "description": "Like 14d or 6h; a number is seconds.",
+        }
+    ),
 ]
 """Seconds; written `90s`, `30m`, `6h`, `14d` or `2w`."""
 

@@ -71,9 +71,10 @@ def _below(root: Path, folders: list[str]) -> Iterator[int]:
 
 
 def _text(descriptor: int) -> str:
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise SpecError("is no plain file")
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise SpecError("is no plain file")
         content = file.read(SIZE_CAP + 1)
     if len(content) > SIZE_CAP:
         raise SpecError(f"is longer than {SIZE_CAP} bytes")

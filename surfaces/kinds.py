@@ -19,7 +19,8 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, get_args
 
-from pydantic import GetCoreSchemaHandler
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from surfaces.fields import Strict
@@ -118,6 +119,16 @@ class OneOf:
         choices = {name: handler.generate_schema(kind) for name, kind in kinds(self.family).items()}
         union = core_schema.tagged_union_schema(choices, discriminator="type")
         return core_schema.no_info_before_validator_function(_entry, union)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The union, or a word alone: the type of a kind that needs no other key."""
+        union = handler(schema)
+        short = [name for name, kind in kinds(self.family).items() if _needs_nothing(kind)]
+        return {"anyOf": [union, {"enum": short}]} if short else union
+
+
+def _needs_nothing(kind: type[Strict]) -> bool:
+    return {name for name, field in kind.model_fields.items() if field.is_required()} == {"type"}
 
 
 def _entry(value: object) -> object:

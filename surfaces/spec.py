@@ -58,10 +58,10 @@ class TimelineSpec(Strict):
 class TrunkSpec(Hashed):
     """A trunk file: how a member is put into words, for every surface that names it."""
 
-    trunk: Name
-    description: Text
-    profile: TemplateText
-    timeline: TimelineSpec
+    trunk: Name = Field(description="The trunk's name, by which surfaces choose it.")
+    description: Text = Field(description="What it tells of a member, in a line.")
+    profile: TemplateText = Field(description="A template over the member's profile: the first line of the trunk.")
+    timeline: TimelineSpec = Field(description="How the member's events are told, oldest first.")
     actions: dict[Word, Text] = Field(default_factory=dict, description="The word that the model reads for an action.")
 
     @cached_property
@@ -90,9 +90,9 @@ class Wording(NamedTuple):
 class TranslationSpec(Strict):
     """The prompt in another language; what is left out stays as it is."""
 
-    instruction: Text | None = None
-    context: TemplateText | None = None
-    item: TemplateText | None = None
+    instruction: Text | None = Field(None, description="The question to the model, in this language.")
+    context: TemplateText | None = Field(None, description="What is said of a request's context, in this language.")
+    item: TemplateText | None = Field(None, description="A candidate as text, in this language.")
 
 
 class ExampleSpec(Strict):
@@ -108,11 +108,11 @@ class ExampleSpec(Strict):
 class PromptSpec(Strict):
     """The stem and the leaves."""
 
-    instruction: Text
+    instruction: Text = Field(description="The question to the model: what is ranked, and by what.")
     context: TemplateText | None = Field(
         None, description="Reads a request's context: query, page, any other key; `now` and `locale` are always there."
     )
-    item: TemplateText
+    item: TemplateText = Field(description="A template over an item's attributes: the candidate as text.")
     detail: Literal["text", "vector"] = Field("vector", description="A candidate as its tokens or as one vector.")
     examples: Annotated[tuple[ExampleSpec, ...], listed(max_length=8)] = Field(
         (), description="A few examples that stand in the stem."
@@ -156,13 +156,15 @@ class ReciprocalSpec(Strict):
     """
 
     top: int = Field(50, ge=1, le=200, description="Of so many candidates the other side is asked.")
-    mean: Literal["harmonic", "product"] = "harmonic"
+    mean: Literal["harmonic", "product"] = Field("harmonic", description="How the two sides' probabilities become one.")
 
 
 class FallbackSpec(Strict):
     """What a caller gets when the model does not answer in time."""
 
-    deadline_ms: int = Field(500, ge=1, le=60_000)
+    deadline_ms: int = Field(
+        500, ge=1, le=60_000, description="Milliseconds that the model has, unless the request gives others."
+    )
     order: Annotated[tuple[str, ...], listed()] = Field((), description="Sources, best first; by default as listed.")
 
 
@@ -171,23 +173,33 @@ class SurfaceSpec(Hashed):
 
     model_config = ConfigDict(defer_build=True)  # the kinds of other packages are looked up when a file is read
 
-    surface: Name
-    description: Text
-    item_kind: Name
-    trunk: Name = "member"
+    surface: Name = Field(description="The surface's name: it stands in the address of its rankings.")
+    description: Text = Field(description="What the surface ranks, in a line.")
+    item_kind: Name = Field(description="The kind of item, as the ledger has it.")
+    trunk: Name = Field("member", description="The trunk file that puts members into words.")
     locale: Locale = Field("en", description="The language of the file's own words.")
-    prompt: PromptSpec
-    sources: Annotated[tuple[SourceSpec, ...], listed(min_length=1, max_length=16)]
+    prompt: PromptSpec = Field(description="What the model reads: the question, the context, each candidate.")
+    sources: Annotated[tuple[SourceSpec, ...], listed(min_length=1, max_length=16)] = Field(
+        description="Where candidates come from: the first stage of every ranking."
+    )
     evidence: Annotated[tuple[Annotated[str, _Adviser()], ...], listed()] = Field(
         (), description="What a leaf tells of its candidate in words: these sources' opinions."
     )
     filters: Annotated[tuple[FilterSpec, ...], listed(max_length=16)] = Field(
         (), description="Which candidates may be ranked at all."
     )
-    heads: Annotated[tuple[HeadSpec, ...], listed(min_length=1, max_length=32)]
-    reciprocal: ReciprocalSpec | None = None
-    policies: Annotated[tuple[PolicySpec, ...], listed(max_length=16)] = ()
-    fallback: FallbackSpec = Field(default_factory=FallbackSpec)
+    heads: Annotated[tuple[HeadSpec, ...], listed(min_length=1, max_length=32)] = Field(
+        description="What the model answers of every candidate, and how much each answer counts."
+    )
+    reciprocal: ReciprocalSpec | None = Field(
+        None, description="For surfaces where items are members: the other side is asked, too."
+    )
+    policies: Annotated[tuple[PolicySpec, ...], listed(max_length=16)] = Field(
+        (), description="What happens to the order before a caller gets it, one after the other."
+    )
+    fallback: FallbackSpec = Field(
+        default_factory=FallbackSpec, description="The deadline, and whose candidates count when it has passed."
+    )
 
     @field_validator("sources")
     @classmethod

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from functools import cache
 from io import StringIO
 from typing import Any, NamedTuple
 
@@ -12,12 +14,16 @@ from ruamel.yaml import YAML
 
 from prompts.errors import SpecError
 from prompts.suggest import closest, suggest
+from prompts.values import clean_text
 from surfaces.included import Folder
 from surfaces.spec import SurfaceSpec, TrunkSpec
 from surfaces.yaml_reader import Document, Path, read_yaml
 
 SHOWN = 10
 """Problems of a file that one error lists."""
+
+LONGEST = 500
+"""Characters of what is said of one problem."""
 
 MISSING = "this key is missing"
 SHORT = "the list should have at least"
@@ -59,7 +65,7 @@ class _Problem(NamedTuple):
 
     def line(self, document: Document) -> str:
         name = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in self.path).lstrip(".")
-        return f"{document.at(self.path, key=self.key)}: {name}: {self.text}"
+        return f"{document.at(self.path, key=self.key)}: {clean_text(name, 300)}: {clean_text(self.text, LONGEST)}"
 
 
 FAMILIES = ("sources", "filters", "heads", "policies")
@@ -75,10 +81,15 @@ def read_spec(text: str, where: str, folder: Folder | None = None) -> SpecFile:
     try:
         return SpecFile(model.model_validate(document.data, context=folder), document, text)
     except ValidationError as error:
-        schema = model.model_json_schema()
+        schema = _schema(model)
         details = [one for one in error.errors(include_url=False) if one["type"] != "default_factory_not_called"]
         problems = [_problem(detail, document, schema) for detail in details]
         raise SpecError(_report(problems, document)) from None
+
+
+@cache
+def _schema(model: type[SurfaceSpec] | type[TrunkSpec]) -> dict[str, Any]:
+    return model.model_json_schema()
 
 
 def _model(document: Document) -> type[SurfaceSpec] | type[TrunkSpec]:
@@ -117,14 +128,24 @@ def _problem(detail: ErrorDetails, document: Document, schema: dict[str, Any]) -
         return _Problem(path, f"unknown key{suggest(word, keys)}", key=True, meant=closest(word, keys))
     if kind == "wrong":
         return _Problem((*path, *context["at"]), context["problem"])
-    if kind == "missing" or kind == "union_tag_not_found":
-        return _Problem(path if kind == "missing" else (*path, "type"), MISSING)
+    if kind == "missing":
+        return _Problem(path, MISSING)
+    if kind == "union_tag_not_found":
+        return _without_type(path, detail["input"])
     if kind == "union_tag_invalid":
         return _Problem((*path, "type"), _unknown(context["tag"], context["expected_tags"]))
     if kind == "literal_error":
         return _Problem(path, _unknown(detail["input"], context["expected"]))
     text = _PLAIN.get(kind) or detail["msg"].removeprefix("Input ").replace("Tuple", "the list").split(" after")[0]
     return _Problem(path, text + _shown(detail["input"]), key=detail["loc"][-1] == "[key]")
+
+
+def _without_type(path: Path, entry: dict[str, Any]) -> _Problem:
+    """Without a type the other keys of an entry cannot be judged: one that looks like it is what is wrong."""
+    for word in entry:
+        if closest(word, ["type"]):
+            return _Problem((*path, word), f"unknown key{suggest(word, ['type'])}", key=True)
+    return _Problem((*path, "type"), MISSING)
 
 
 def _unknown(word: object, expected: str) -> str:
@@ -144,15 +165,36 @@ def _path(loc: tuple[int | str, ...]) -> Path:
 
 def _keys(schema: dict[str, Any], path: Path, data: Any) -> list[str]:
     """The keys that a mapping of the file may have."""
-    node = schema
+    nodes = [schema]
     for step in path:
-        node = node["items"] if isinstance(step, int) else node.get("properties", {}).get(step, {})
         data = data[step]
-        if "discriminator" in node:
-            node = {"$ref": node["discriminator"]["mapping"][data["type"]]}
-        if "$ref" in node:
-            node = schema["$defs"][node["$ref"].rpartition("/")[2]]
-    return list(node.get("properties", {}))
+        nodes = [option for node in nodes for inner in _inside(node, step) for option in _options(inner, schema)]
+        tag = data.get("type") if isinstance(data, dict) else None
+        nodes = [node for node in nodes if _constant(node) == tag] or nodes
+    return list(dict.fromkeys(key for node in nodes for key in node.get("properties", {})))
+
+
+def _inside(node: dict[str, Any], step: str | int) -> list[dict[str, Any]]:
+    """What the schema says of an entry of a list, or of a key's value."""
+    if isinstance(step, int):
+        return [node["items"]] if "items" in node else []
+    known = node.get("properties", {})
+    return [known[step]] if step in known else list(node.get("patternProperties", {}).values())
+
+
+def _options(node: dict[str, Any], schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The schemas that a value may follow, without references."""
+    if "$ref" in node:
+        yield from _options(schema["$defs"][node["$ref"].rpartition("/")[2]], schema)
+    elif "anyOf" in node or "oneOf" in node:
+        for option in (*node.get("anyOf", ()), *node.get("oneOf", ())):
+            yield from _options(option, schema)
+    else:
+        yield node
+
+
+def _constant(node: dict[str, Any]) -> object:
+    return node.get("properties", {}).get("type", {}).get("const")
 
 
 def resolved(file: SpecFile) -> str:

@@ -22,7 +22,6 @@ class Visit:
     `member_id` is empty for a member that the ledger does not know. `timeline` is in the order of time. `context` is
     what the request said; `now` is when it came, in seconds since 1970. `lookup` reads items of the ledger. `given` are
     the candidates that the request brought itself, as ids.
-    `given` are the candidates that the request brought.
     """
 
     timeline: Sequence[Event] = ()

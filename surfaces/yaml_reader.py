@@ -6,21 +6,35 @@ keys, keys that are no text, more than one document, deep nesting, large files.
 
 from __future__ import annotations
 
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, DocumentStartEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.parser import Parser
 from ruamel.yaml.reader import ReaderError
+from ruamel.yaml.scanner import Scanner
 
 from prompts.errors import SpecError
+from prompts.values import clean_text
 
-SIZE_CAP = 65_536
+SIZE_CAP = 32_768
 """Characters of a file."""
 DEPTH_CAP = 16
-PARTS_CAP = 4_000
+PARTS_CAP = 2_000
 """Keys, values and brackets of a file."""
+NUMBER_CAP = 64
+"""Characters of a number."""
+SHOWN = 80
+"""Characters that an error repeats of what is wrong."""
+
+TOO_DEEP = f"nested more than {DEPTH_CAP} deep"
+_HIDDEN_BREAK = re.compile("[\x85\u2028\u2029]")
 
 Path: TypeAlias = tuple[str | int, ...]
 Data: TypeAlias = "str | int | float | bool | list[Data] | dict[str, Data] | None"
@@ -57,9 +71,12 @@ def read_yaml(text: str, where: str) -> Document:
     """The one document of `text`. Raises SpecError with file:line:column."""
     if len(text) > SIZE_CAP:
         raise SpecError(f"{where}:1:1: the file has {len(text)} characters; at most {SIZE_CAP} are allowed")
+    hidden = _HIDDEN_BREAK.search(text)
+    if hidden:
+        what = f"a line break that editors do not show; in quotes, write \\u{ord(hidden[0]):04x}"
+        raise _error(where, _place_at(text, hidden.start()), what)
     try:
-        _scan(text, where)
-        root = YAML(typ="safe", pure=True).compose(text)
+        root = _compose(text, where)
     except ReaderError as error:
         raise _error(where, _place_at(text, error.position), "a character that is not allowed in YAML") from None
     except MarkedYAMLError as error:
@@ -74,28 +91,79 @@ def read_yaml(text: str, where: str) -> Document:
     return document._replace(data=_data(root, (), document))
 
 
-def _scan(text: str, where: str) -> None:
-    """Refuses by events, which come one by one: an alias bomb is never unfolded, a deep nest never walked into."""
+class _Scanner(Scanner):
+    """Refuses deep brackets one by one: for its look-ahead it would walk a thousand of them, again and again."""
+
+    def __init__(self, where: str, loader: Any) -> None:
+        super().__init__(loader)
+        self._where = where
+
+    def fetch_flow_collection_start(self, TokenClass: Any, to_push: str) -> None:  # noqa: N803 - ruamel's name
+        """An opening bracket."""
+        if len(self.flow_context) >= DEPTH_CAP:
+            place = Place(self.reader.line + 1, self.reader.column + 1)
+            raise _error(self._where, place, TOO_DEEP)
+        super().fetch_flow_collection_start(TokenClass, to_push)
+
+
+class _Replay(Parser):
+    """Hands out events that were read and found right."""
+
+    def __init__(self, events: list[Any], loader: Any) -> None:
+        super().__init__(loader)
+        self._left = deque(events)
+
+    def check_event(self, *choices: Any) -> bool:
+        """Whether the next event is one of these kinds."""
+        return bool(self._left) and (not choices or isinstance(self._left[0], choices))
+
+    def peek_event(self) -> Any:
+        """The next event."""
+        return self._left[0]
+
+    def get_event(self) -> Any:
+        """The next event, taken."""
+        return self._left.popleft()
+
+
+def _compose(text: str, where: str) -> Node | None:
+    """The root of the document, of events that were all checked before."""
+    reading, composing = YAML(typ="safe", pure=True), YAML(typ="safe", pure=True)
+    reading.Scanner = partial(_Scanner, where)
+    composing.Parser = partial(_Replay, list(_checked(reading.parse(text), where)))
+    root: Node | None = composing.compose("")
+    return root
+
+
+def _checked(events: Iterable[Any], where: str) -> Iterator[Any]:
+    """The events, which come one by one: an alias bomb is never unfolded, a long file never read to its end."""
     depth = documents = 0
-    for parts, event in enumerate(YAML(typ="safe", pure=True).parse(text)):
-        place = _place(event)
-        if parts > PARTS_CAP:
-            raise _error(where, place, f"more than {PARTS_CAP} keys and values; a file this long is refused")
+    for parts, event in enumerate(events):
         documents += isinstance(event, DocumentStartEvent)
         depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
-        if documents > 1:
-            raise _error(where, place, "a second document ('---'); a file holds one")
-        if depth > DEPTH_CAP:
-            raise _error(where, place, f"nested more than {DEPTH_CAP} deep")
-        if getattr(event, "version", None) not in {None, (1, 2)}:
-            raise _error(where, place, "another version of YAML is not allowed; surface files are YAML 1.2")
-        if getattr(event, "anchor", None) is not None:
-            what = (
-                f"an alias ('*{event.anchor}')" if isinstance(event, AliasEvent) else f"an anchor ('&{event.anchor}')"
-            )
-            raise _error(where, place, f"{what} is not allowed; write the value out")
-        if getattr(event, "tag", None) is not None:
-            raise _error(where, place, f"a tag ('{event.tag}') is not allowed; write the plain value")
+        problem = _refused(event)
+        if parts > PARTS_CAP:
+            problem = f"more than {PARTS_CAP} keys and values; a file this long is refused"
+        elif documents > 1:
+            problem = "a second document ('---'); a file holds one"
+        elif depth > DEPTH_CAP:
+            problem = TOO_DEEP
+        if problem:
+            raise _error(where, _place(event), problem)
+        yield event
+
+
+def _refused(event: Any) -> str:
+    """What is wrong with an event alone; empty for one that is right."""
+    if getattr(event, "version", None) not in {None, (1, 2)}:
+        return "another version of YAML is not allowed; surface files are YAML 1.2"
+    if getattr(event, "anchor", None) is not None:
+        name = event.anchor[:SHOWN]
+        what = f"an alias ('*{name}')" if isinstance(event, AliasEvent) else f"an anchor ('&{name}')"
+        return f"{what} is not allowed; write the value out"
+    if getattr(event, "tag", None) is not None:
+        return f"a tag ('{str(event.tag)[:SHOWN]}') is not allowed; write the plain value"
+    return ""
 
 
 def _data(node: Node, path: Path, document: Document) -> Data:
@@ -114,7 +182,8 @@ def _mapping(node: MappingNode, path: Path, document: Document) -> dict[str, Dat
         key = _key(key_node, place, document)
         if key in found:
             first = document.keys[(*path, key)]
-            raise _error(document.where, place, f"the key '{key}' appears twice (first on line {first.line})")
+            shown = clean_text(key, SHOWN)
+            raise _error(document.where, place, f"the key '{shown}' appears twice (first on line {first.line})")
         document.keys[(*path, key)] = place
         found[key] = _data(value_node, (*path, key), document)
         if found[key] is None:
@@ -127,12 +196,15 @@ def _key(node: Node, place: Place, document: Document) -> str:
         raise _error(document.where, place, "a key must be a word")
     kind = _kind(node)
     if node.style is None and (kind != "str" or node.value == "<<"):
-        raise _error(document.where, place, f"the key '{node.value[:80]}' is no text; put it in quotes")
+        raise _error(document.where, place, f"the key '{node.value[:SHOWN]}' is no text; put it in quotes")
     return str(node.value)
 
 
 def _scalar(node: Node, document: Document) -> Data:
     text, kind = str(node.value), _kind(node)
+    if kind in {"int", "float"} and len(text) > NUMBER_CAP:
+        what = f"'{text[:40]}…' is no number; one has at most {NUMBER_CAP} characters"
+        raise _error(document.where, _place(node), what)
     try:
         if kind == "int":
             return _integer(text)

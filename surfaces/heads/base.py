@@ -38,8 +38,8 @@ class Calibration(Strict):
     J. Platt, "Probabilistic outputs for support vector machines", 1999.
     """
 
-    slope: float = Field(1.0, gt=0, le=1_000)
-    intercept: float = Field(0.0, ge=-1_000, le=1_000)
+    slope: float = Field(1.0, gt=0, le=1_000, description="Above 1 the values spread, below 1 they draw together.")
+    intercept: float = Field(0.0, ge=-1_000, le=1_000, description="Added to every one of them.")
 
 
 class HeadKind(Strict):
@@ -57,9 +57,9 @@ class HeadKind(Strict):
     reads_vectors: ClassVar[bool] = False
     """Whether it works with the items' vectors, which the model makes when the surface comes online."""
 
-    name: Word
+    name: Word = Field(description="What replies call it; of a choice head also the answer word that the model reads.")
     type: str
-    weight: float = Field(0.0, ge=-1_000, le=1_000)
+    weight: float = Field(0.0, ge=-1_000, le=1_000, description="What its value counts in the utility.")
     times: str | None = Field(
         None, max_length=256, description="A number among the candidate's attributes (a bid) that multiplies the value."
     )

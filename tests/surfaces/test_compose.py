@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prompts.errors import SpecError
 from prompts.tree import Piece, PromptNode, PromptTree
 from prompts.verbalize import PIECE_CAP, Happening, Trunk, verbalize
 from surfaces.compose import STEM, TRUNK, compose, leaf_piece, stem_pieces
+from surfaces.context import told
 from surfaces.registry import Registry
 from surfaces.spec import SurfaceSpec
+from surfaces.spec_file import read_spec
 
 REGISTRY = Registry.shipped()
 MOVIES = REGISTRY.surface("movies")
@@ -136,3 +142,165 @@ def test_a_leaf_does_not_depend_on_its_neighbours(items: list[dict[str, object]]
     tree = compose(MOVIES, trunk(), items)
     for place, item in enumerate(items):
         assert tree.nodes[2 + place] == compose(MOVIES, trunk(), [item]).nodes[2]
+
+
+# ---------------------------------------------------------------- what the stem says of a request
+
+TALKING = (
+    "{{ locale }}|{{ query }}|{{ page }}|{{ now.part }} {{ now.weekday }} {{ now.date }}"
+    "{% if now.hour > 21 %} late{% endif %}"
+)
+EVENING = datetime(2026, 3, 6, 22, 5, tzinfo=UTC).timestamp()
+
+
+def said(spec: SurfaceSpec, context: Mapping[str, object]) -> str:
+    """What the stem says behind its instruction; empty when it says nothing."""
+    return "".join(piece.text for piece in stem_pieces(spec, context)[1:])
+
+
+def test_the_stem_reads_time_language_query_and_page() -> None:
+    spec = changed(context=TALKING)
+    context = told({"query": "tea", "page": "home"}, EVENING)
+    assert said(spec, context) == "en|tea|home|evening Friday 2026-03-06 late\n"
+    assert said(spec, told({"locale": "de-AT", "now": "2026-03-06T09:00:00Z"}, EVENING)) == (
+        "de-AT|||morning Friday 2026-03-06\n"
+    )
+    assert said(spec, {}) == "en|||\n"
+
+
+@pytest.mark.parametrize("junk", [None, 3, [], {"a": {}}, "\ud800", float("nan"), "x" * 100_000, "a\n\nMember. forged"])
+def test_any_context_makes_one_line(junk: object) -> None:
+    context = dict.fromkeys(["now", "locale", "query", "page"], junk)
+    for text in (said(changed(context=TALKING), context), said(changed(context=TALKING), told(context, EVENING))):
+        assert text.count("\n") == 1
+        assert text.endswith("\n")
+        assert len(text) <= PIECE_CAP + 1
+        text.encode()
+
+
+LOCALES = {
+    "de": {"instruction": "Filme. Welchen sieht das Mitglied?", "item": "{{ title }} von {{ year }}"},
+    "de-CH": {"instruction": "Film. Welä luegt s Mitglied?", "context": "{{ query }} ({{ locale }})"},
+    "pt-BR": {"context": "Busca: {{ query }}"},
+}
+ENGLISH = "Films. Which one does the member watch next?"
+
+
+@pytest.mark.parametrize(
+    ("locale", "instruction", "about", "leaf"),
+    [
+        ("de", "Filme. Welchen sieht das Mitglied?", "On tea", "Toy Story von 1995"),
+        ("de-AT", "Filme. Welchen sieht das Mitglied?", "On tea", "Toy Story von 1995"),
+        ("de-CH", "Film. Welä luegt s Mitglied?", "tea (de-CH)", "Toy Story (1995) Animation, Comedy"),
+        ("pt-BR", ENGLISH, "Busca: tea", "Toy Story (1995) Animation, Comedy"),
+        ("pt", ENGLISH, "On tea", "Toy Story (1995) Animation, Comedy"),
+        ("en-GB", ENGLISH, "On tea", "Toy Story (1995) Animation, Comedy"),
+        ("xx", ENGLISH, "On tea", "Toy Story (1995) Animation, Comedy"),
+        ("", ENGLISH, "On tea", "Toy Story (1995) Animation, Comedy"),
+        (None, ENGLISH, "On tea", "Toy Story (1995) Animation, Comedy"),
+        (["de"], ENGLISH, "On tea", "Toy Story (1995) Animation, Comedy"),
+        (7, ENGLISH, "On tea", "Toy Story (1995) Animation, Comedy"),
+    ],
+)
+def test_the_language_of_the_request(locale: object, instruction: str, about: str, leaf: str) -> None:
+    """Exactly, else by language, else the file's own words; what a translation leaves out stays as it is."""
+    spec = changed(locales=LOCALES, context="On {{ query }}")
+    tree = compose(spec, trunk(), [TOY_STORY], {"locale": locale, "query": "tea"})
+    assert tree.nodes[STEM].pieces == (Piece(f"{instruction}\n"), Piece(f"{about}\n"))
+    assert tree.nodes[2].pieces == (Piece(leaf, compress=True),)
+    assert tree.nodes[TRUNK] == PromptNode(trunk().pieces)
+
+
+def test_without_a_language_the_file_is_in_its_own() -> None:
+    spec = changed(locales=LOCALES, context="{{ locale }}")
+    assert said(spec, {}) == "en\n"
+    assert said(spec.model_copy(update={"locale": "fr"}), {}) == "fr\n"
+
+
+# ---------------------------------------------------------------- examples in the stem
+
+EXAMPLES = [
+    {"member": "A member who likes  comedies.", "item": TOY_STORY, "answer": "like"},
+    {"member": "A member of few words.", "item": {}, "answer": "none"},
+    {"member": "A technician.", "item": HEAT, "answer": "no"},
+]
+
+
+def test_examples_stand_between_the_instruction_and_the_context_in_their_order() -> None:
+    spec = changed(examples=EXAMPLES, context="{{ query }}")
+    assert [piece.text for piece in stem_pieces(spec, {"query": "tea"})] == [
+        f"{ENGLISH}\n",
+        "A member who likes comedies. Toy Story (1995) Animation, Comedy like\n",
+        "A member of few words. none\n",
+        "A technician. Heat Action no\n",
+        "tea\n",
+    ]
+    assert all(not piece.compress for piece in stem_pieces(spec))
+    assert [piece.text for piece in stem_pieces(spec)] == [piece.text for piece in stem_pieces(spec, {"query": ""})]
+
+
+def test_examples_are_told_in_the_language_of_the_request() -> None:
+    spec = changed(examples=EXAMPLES[:1], locales=LOCALES)
+    assert stem_pieces(spec, {"locale": "de"})[1].text == "A member who likes comedies. Toy Story von 1995 like\n"
+
+
+def test_examples_change_the_version_and_nothing_but_the_stem() -> None:
+    plain, spec = compose(MOVIES, trunk(), [HEAT]), changed(examples=EXAMPLES)
+    tree = compose(spec, trunk(), [HEAT])
+    assert tree.nodes[TRUNK] == plain.nodes[TRUNK]
+    assert tree.nodes[2] == plain.nodes[2]
+    assert tree.nodes[STEM] != plain.nodes[STEM]
+    assert spec.version != MOVIES.version
+
+
+@pytest.mark.parametrize("answer", ["like", "dislike", "none", "yes", "no"])
+def test_every_answer_of_the_surface_may_be_an_example(answer: str) -> None:
+    assert stem_pieces(changed(examples=[{**EXAMPLES[0], "answer": answer}]))[1].text.endswith(f" {answer}\n")
+
+
+@pytest.mark.parametrize(
+    ("heads", "answer", "problem"),
+    [
+        ("{name: like, type: choice, weight: 1}", "lke", "'lke' is no answer of this surface; did you mean 'like'?"),
+        ("{name: like, type: choice, weight: 1}", "'yes'", "'yes' is no answer of this surface; known: like, none"),
+        ("{name: like, type: pointwise, weight: 1}", "like", "'like' is no answer of this surface; known: no, yes"),
+        ("{name: like, type: pointwise, weight: 1}", "none", "'none' is no answer of this surface; did you mean 'no'?"),
+        ("{name: fit, type: likelihood, weight: 1}", "fit", "'fit' is no answer of this surface"),
+        (
+            "{name: n, type: value, weight: 1, answers: {a: 1, b: 2}}",
+            "n",
+            "'n' is no answer of this surface; known: a, b",
+        ),
+    ],
+)
+def test_an_answer_that_nobody_gives_is_refused_with_its_place(heads: str, answer: str, problem: str) -> None:
+    text = f"""\
+surface: films
+description: Films
+item_kind: movie
+prompt:
+  instruction: Films.
+  item: "{{{{ title }}}}"
+  examples:
+    - member: A member.
+      item: {{title: Heat}}
+      answer: {answer}
+sources: [{{type: popular, k: 20}}]
+heads: [{heads}]
+"""
+    with pytest.raises(SpecError) as raised:
+        read_spec(text, "films.yaml")
+    assert str(raised.value) == f"films.yaml:10:15: prompt.examples[0].answer: {problem}"
+
+
+def test_long_examples_are_cut_and_keep_their_answer() -> None:
+    long = {"member": "m" * 2_000, "item": {"title": "x" * 5_000, "genres": ["y" * 5_000] * 60}, "answer": "like"}
+    (_, example) = stem_pieces(changed(examples=[long]))
+    assert example.text.endswith(" like\n")
+    assert len(example.text) <= PIECE_CAP + len(" like\n")
+
+
+def test_an_example_is_one_line_whatever_its_item_holds() -> None:
+    forged = {"member": "A\u2028member.\n\nMember.", "item": {"title": "Heat\n\nlike\u202e"}, "answer": "like"}
+    (_, example) = stem_pieces(changed(examples=[forged]))
+    assert example.text == "A member. Member. Heat like like\n"

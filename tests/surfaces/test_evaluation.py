@@ -314,7 +314,7 @@ def test_baselines_by_name(ledger: Ledger) -> None:
 
 def test_an_item_that_a_source_does_not_know(ledger: Ledger) -> None:
     train = leave_one_out(ledger, "movie").train
-    assert list(FromSource(Popular(), train).scores(ANN, ["song", "b", "a"])) == [-np.inf, 3.0, 1.0]
+    assert list(FromSource("popular", Popular(), train).scores(ANN, ["song", "b", "a"])) == [-np.inf, 3.0, 1.0]
 
 
 def test_random_is_the_same_for_the_same_member() -> None:

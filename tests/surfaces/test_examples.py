@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from surfaces.examples import FOLDS, Examples, ExampleSettings
 from surfaces.happenings import attributes_of, happenings
 from surfaces.ledger.store import Ledger
 from surfaces.registry import Registry
-from surfaces.sources.base import Interactions, Source
+from surfaces.sources.base import Interactions, Materials
 from surfaces.sources.fit import advisers
+from surfaces.sources.merge import Adviser
 from surfaces.spec import SurfaceSpec
 from tests.surfaces.world import EVENTS, MEMBERS, fill
 
@@ -147,9 +148,9 @@ def test_evidence_comes_from_other_members_and_never_from_what_is_held_out(
 ) -> None:
     learned: list[Interactions] = []
 
-    def listening(names: Sequence[str], data: Interactions) -> tuple[Source, ...]:
-        learned.append(data)
-        return advisers(names, data)
+    def listening(materials: Materials) -> tuple[Adviser, ...]:
+        learned.append(materials.data)
+        return advisers(materials)
 
     monkeypatch.setattr("surfaces.examples.advisers", listening)
     data = examples(spec, form, ledger, tiny_engine)

@@ -428,7 +428,7 @@ def test_a_folder_of_the_past_has_a_present_of_its_own(folder: Path, ledger: Led
     assert ledger.now == 893_286_638
     export_folder(ledger, tmp_path / "copy")
     assert read_folder(tmp_path / "copy").now == 893_286_638
-    with pytest.raises(LedgerError, match="now: .* is outside the years"):
+    with pytest.raises(LedgerError, match=r"now: .* is outside the years"):
         ledger.set_now(1e15)
 
 

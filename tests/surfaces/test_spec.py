@@ -1,10 +1,8 @@
-"""What surface and trunk files mean: defaults, answers, versions, schema."""
+"""What surface and trunk files mean: defaults, answers, versions."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -12,17 +10,12 @@ from pydantic import ValidationError
 from prompts.errors import SpecError
 from prompts.render import compile_template
 from prompts.verbalize import TrunkForm
-from surfaces.spec import (
-    HeadSpec,
-    PopularSource,
-    PromptSpec,
-    SurfaceSpec,
-    TrunkSpec,
-    check_answers,
-    surface_schema,
-    trunk_schema,
-)
-from surfaces.spec_file import read_spec
+from surfaces.fields import as_duration
+from surfaces.heads.choice import ChoiceHead
+from surfaces.policies.seen import SeenPolicy
+from surfaces.sources.popular import PopularSource
+from surfaces.spec import PromptSpec, SurfaceSpec, TrunkSpec, check_answers
+from surfaces.spec_file import as_yaml, read_spec
 
 SHORTEST = """
 surface: jobs
@@ -98,8 +91,8 @@ def test_everything_a_file_may_say() -> None:
     assert spec.prompt.context.render({"mood": "calm"}) == "Mood: calm"
     assert [source.type for source in spec.sources] == ["embedding", "popular", "co_visitation"]
     assert spec.sources[1] == PopularSource(type="popular", k=1000, half_life=14 * 86_400.0)
-    assert spec.heads == (HeadSpec(name="watch", type="choice", weight=-0.5, actions=("watch", "like")),)
-    assert spec.policies[0].type == "seen"
+    assert spec.heads == (ChoiceHead(name="watch", type="choice", weight=-0.5, actions=("watch", "like")),)
+    assert spec.policies == (SeenPolicy(type="seen"),)
     assert spec.evidence == ("co_visitation", "popular")
     assert spec.fallback.order == ("popular",)
 
@@ -193,49 +186,26 @@ def test_a_trunk_file_is_a_form() -> None:
     assert (told.detail, told.budget, told.step, told.actions) == ("mixed", 64, 8, {"like": "liked"})
 
 
-# ---------------------------------------------------------------- the schema that editors read
-
-
-def _refs(node: Any) -> set[str]:
-    if isinstance(node, dict):
-        own = {node["$ref"]} if isinstance(node.get("$ref"), str) else set()
-        return own.union(*map(_refs, node.values()))
-    return set().union(*map(_refs, node)) if isinstance(node, list) else set()
-
-
-@pytest.mark.parametrize(
-    ("schema", "required"),
-    [
-        (surface_schema(), {"surface", "description", "item_kind", "prompt", "sources", "heads"}),
-        (trunk_schema(), {"trunk", "description", "profile", "timeline"}),
-    ],
-)
-def test_schema_is_whole(schema: dict[str, Any], required: set[str]) -> None:
-    assert schema["$schema"].endswith("2020-12/schema")
-    assert set(schema["required"]) == required
-    assert schema["additionalProperties"] is False
-    assert {ref.rpartition("/")[2] for ref in _refs(schema)} <= set(schema["$defs"])
-    for node in schema["$defs"].values():
-        assert node["additionalProperties"] is False
-        assert node["description"]
-    json.dumps(schema, allow_nan=False)
-
-
-def test_schema_knows_every_key_of_the_model() -> None:
-    schema = surface_schema()
-    assert set(schema["properties"]) == set(SurfaceSpec.model_fields)
-    tags = schema["properties"]["sources"]["items"]["discriminator"]["mapping"]
-    assert set(tags) == {"popular", "co_visitation", "embedding"}
-    duration = schema["$defs"]["PopularSource"]["properties"]["half_life"]
-    assert any("pattern" in option for option in duration["anyOf"])
-
-
-# ---------------------------------------------------------------- the files that are shipped
+def test_a_word_alone_is_its_type() -> None:
+    text = SHORTEST.replace("[{type: popular, k: 20}]", "[{type: popular, k: 20}, {type: request, k: 9}]")
+    short, long = (surface(text + f"filters: [{entry}, {{type: available}}]") for entry in ("seen", "{type: seen}"))
+    assert short == long
+    assert short.version == long.version
+    assert [entry.type for entry in short.filters] == ["seen", "available"]
 
 
 @pytest.mark.parametrize(
-    "path", sorted(Path(__file__).parents[2].glob("surfaces/plugins/*.yaml")), ids=lambda p: p.stem
+    ("seconds", "written"), [(1.0, "1s"), (5_400.0, "90m"), (21_600.0, "6h"), (1_209_600.0, "14d")]
 )
-def test_shipped_files_are_right_and_named_as_their_file(path: Path) -> None:
-    spec = read_spec(path.read_text(encoding="utf-8"), path.name).spec
-    assert path.stem == (spec.surface if isinstance(spec, SurfaceSpec) else spec.trunk)
+def test_a_duration_is_written_as_files_have_it(seconds: float, written: str) -> None:
+    assert as_duration(seconds) == written
+    spec = surface(SHORTEST.replace("k: 20", f"k: 20, half_life: {seconds}"))
+    assert f"half_life: {written}" in as_yaml(spec)
+    assert surface(as_yaml(spec)) == spec
+
+
+@pytest.mark.parametrize("seconds", [0.25, 1.5, 1e300, 86_400e6])
+def test_a_duration_that_no_unit_fits_stays_a_number(seconds: float) -> None:
+    assert as_duration(seconds) == seconds
+    spec = surface(SHORTEST.replace("k: 20", f"k: 20, half_life: {seconds!r}"))
+    assert surface(as_yaml(spec)) == spec

@@ -65,7 +65,7 @@ def test_the_files_of_this_test_are_right() -> None:
         (
             "embedding, k: 20",
             "embedding, k: 20, half_life: 1d",
-            "9:30: sources[1].half_life: unknown key; known: k, type",
+            "9:30: sources[1].half_life: unknown key; known: k, name, type, weight",
         ),
         ("name: watch, type", "name: watch, typ", "11:19: heads[0].typ: unknown key; did you mean 'type'?"),
         ("deadline_ms", "deadline", "15:12: fallback.deadline: unknown key; did you mean 'deadline_ms'?"),
@@ -90,12 +90,10 @@ def test_the_files_of_this_test_are_right() -> None:
         ("instruction: Films.", "instruction: ' '", "5:16: prompt.instruction: is empty; write a few words"),
         ('item: "{{ title }}"', "item: {{ title }}", "6:10: a key must be a word"),
         ('item: "{{ title }}"', "item: [a]", "6:9: prompt.item: should be text; put it in quotes"),
-        ("- {type: seen}", "- seen", "14:5: policies[0]: should be a mapping (key: value), not 'seen'"),
-        (
-            "- {type: embedding, k: 20}",
-            "- embedding",
-            "9:5: sources[1]: should be a mapping (key: value), not 'embedding'",
-        ),
+        ("- {type: seen}", "- seen", None),
+        ("- {type: seen}", "- 7", "14:5: policies[0]: should be a mapping (key: value), not 7"),
+        ("- {type: embedding, k: 20}", "- embedding", "9:5: sources[1].k: this key is missing"),
+        ("- {type: embedding, k: 20}", "- embeding", "9:5: sources[1].type: unknown value 'embeding'; did you mean"),
         (
             "{deadline_ms: 500, order: [embedding, popular]}",
             "500",
@@ -114,13 +112,10 @@ def test_the_files_of_this_test_are_right() -> None:
         ("name: watch", "name: 'wa tch'", "11:12: heads[0].name: should be a name"),
         # values from a list
         ("popular, k", "populr, k", "8:12: sources[0].type: unknown value 'populr'; did you mean 'popular'?"),
-        (
-            "popular, k",
-            "bm25, k",
-            "8:12: sources[0].type: unknown value 'bm25'; known: co_visitation, embedding, popular",
-        ),
+        ("popular, k", "bm25, k", "8:25: sources[0].half_life: unknown key; known: from, k, name, type, weight"),
+        ("popular, k", "xyz, k", "8:12: sources[0].type: unknown value 'xyz'; known: bm25, co_visitation, embedding, "),
         ("type: choice", "type: chioce", "12:24: heads[1].type: unknown value 'chioce'; did you mean 'choice'?"),
-        ("type: seen", "type: 3", "14:12: policies[0].type: unknown value '3'; known: seen"),
+        ("type: seen", "type: 3", "14:12: policies[0].type: unknown value '3'; known: boost, cap, "),
         (
             "[embedding, popular]",
             "[popular, embeding]",
@@ -130,6 +125,30 @@ def test_the_files_of_this_test_are_right() -> None:
         ("heads:", "evidence: [populr]\nheads:", "10:12: evidence[0]: unknown value 'populr'; did you mean 'popular'?"),
         ("heads:", "evidence: [popular, popular]\nheads:", "10:21: evidence[1]: 'popular' is listed twice"),
         ("heads:", "evidence: popular\nheads:", "10:11: evidence: should be a list, not 'popular'"),
+        # keys and values deeper down
+        ("heads:", "reciprocal: {tpo: 3}\nheads:", "10:14: reciprocal.tpo: unknown key; did you mean 'top'?"),
+        (
+            "weight: 1.0",
+            "calibration: {slop: 2}",
+            "11:50: heads[0].calibration.slop: unknown key; did you mean 'slope'?",
+        ),
+        (
+            "  item:",
+            "  locales: {de: {instrction: x}}\n  item:",
+            "6:18: prompt.locales.de.instrction: unknown key; did you mean 'instruction'?",
+        ),
+        (
+            "  item:",
+            "  examples: [{membr: x, item: {}, answer: like}]\n  item:",
+            "6:15: prompt.examples[0].membr: unknown key; did you mean 'member'?",
+        ),
+        ("type: seen", "tpe: cap, by: x, max: 1", "14:6: policies[0].tpe: unknown key; did you mean 'type'?"),
+        # examples
+        (
+            "  item:",
+            "  examples: [{member: x, item: {}, answer: lke}]\n  item:",
+            "6:44: prompt.examples[0].answer: 'lke' is no answer of this surface; did you mean 'like'?",
+        ),
         # durations
         ("14d", "14", None),
         (
@@ -151,7 +170,11 @@ def test_the_files_of_this_test_are_right() -> None:
         ("name: like", "name: watch", "12:12: heads[1].name: 'watch' is the name of two heads; rename one"),
         ("name: like", "name: none", "12:12: heads[1].name: is an answer of its own; give the head another name"),
         ("name: like", "name: 'yes'", "12:12: heads[1].name: is an answer of its own"),
-        ("type: embedding, k", "type: popular, k", "9:12: sources[1].type: 'popular' is listed twice; once is enough"),
+        (
+            "type: embedding, k",
+            "type: popular, k",
+            "9:12: sources[1].type: 'popular' is listed twice; give one of the two ",
+        ),
         ("  - {type: seen}", "  - {type: seen}\n  - {type: seen}", "15:12: policies[1].type: 'seen' is listed twice"),
         # templates
         ("{{ title }}", "{{ title * 9 }}", "6:9: prompt.item: arithmetic ('*') is not allowed"),

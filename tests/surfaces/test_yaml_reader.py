@@ -141,8 +141,8 @@ def test_what_is_refused_and_where(text: str, place: str, problem: str) -> None:
 
 
 def test_a_long_list_is_refused_where_it_becomes_too_long() -> None:
-    with pytest.raises(SpecError, match=rf"^f\.yaml:39\d\d:\d+: more than {PARTS_CAP} keys and values"):
-        read_yaml("- 1\n" * 16_000, "f.yaml")
+    with pytest.raises(SpecError, match=rf"^f\.yaml:19\d\d:\d+: more than {PARTS_CAP} keys and values"):
+        read_yaml("- 1\n" * 8_000, "f.yaml")
 
 
 def test_an_alias_bomb_is_never_unfolded() -> None:
