@@ -324,14 +324,18 @@ def test_preview_of_a_member_for_whom_nothing_is_left(
     assert "No candidate: the sources bring nothing for this member, or the filters drop it all." in out
 
 
-def test_preview_of_a_reciprocal_surface_shows_both_sides(tmp_path: Path, model: str, surface: Run) -> None:
+def test_preview_of_a_reciprocal_surface_shows_both_sides(
+    films: Path, tmp_path: Path, model: str, surface: Run
+) -> None:
     url = f"sqlite:///{tmp_path / 'people.sqlite'}"
+    films.write_text(FILMS.replace("movie", "person").replace("watch", "meet") + "reciprocal: {top: 3}\n")
     with Ledger.open(url) as ledger:
         ledger.put_members(Member(f"m{n}", {"occupation": "cook"}) for n in range(6))
-        ledger.put_items(Item(f"p{n}", "person", {"name": f"Person {n}"}, f"m{n}") for n in range(6))
-    status, out, _ = surface("preview", "people", "--ledger", url, "--model", model, "--member", "m0")
+        ledger.put_items(Item(f"p{n}", "person", {"title": f"Person {n}"}, f"m{n}") for n in range(6))
+    status, out, _ = surface("preview", films, "--ledger", url, "--model", model, "--member", "m0")
     assert status == 0
-    assert "connect_back" in out
+    assert "meet_back" in out
+    assert surface("check", films, "--ledger", url, "--model", model)[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -382,10 +386,15 @@ def test_diff_of_the_same_is_0_of_others_1(films: Path, tmp_path: Path, surface:
 
 
 def test_diff_of_a_name_against_a_file(films: Path, tmp_path: Path, surface: Run) -> None:
-    status, out, _ = surface("diff", "movies", films)
+    mine = tmp_path / "elsewhere" / "mine.yaml"
+    mine.parent.mkdir()
+    template = "{{ title }}{{ ' (' ~ year ~ ')' if year }} {{ genres | join(', ') }}"
+    changed = FILMS.replace("{{ title }}", template).replace("popular, k: 10", "recent, k: 5, by: year")
+    mine.write_text(changed)
+    status, out, _ = surface("diff", "evening", mine, "--surfaces", tmp_path)
     assert status == 1
-    assert "- sources.embedding: type embedding, k 50, weight 1.0" in out
-    assert "    - {{ title }}{{ ' (' ~ year ~ ')' if year }} {{ genres | join(', ') }}\n    + {{ title }}\n" in out
+    assert "- sources.popular: type popular, k 10, weight 1.0" in out
+    assert f"    - {{{{ title }}}}\n    + {template}\n" in out
     assert surface("diff", "evening", films, "--surfaces", tmp_path)[0] == 0
 
 
@@ -409,14 +418,15 @@ def test_diff_of_trunks(tmp_path: Path, surface: Run) -> None:
     assert "=> the trunk changes: every member's cached trunk is computed again, on all its surfaces" in out
 
 
-def test_list_tells_version_evidence_and_policies(surface: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "300")
-    status, out, _ = surface("list")
+def test_list_tells_version_evidence_and_policies(films: Path, surface: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    films.write_text(FILMS + "evidence: [popular, bm25]\npolicies: [{type: cap, by: studio, max: 2}]\n")
+    status, out, _ = surface("list", "--surfaces", films.parent)
     assert status == 0
-    (line,) = [line for line in out.splitlines() if "│ jobs " in line]
-    version = Registry.shipped().declared("jobs").version
-    for word in (version, "apply (1)", "bm25 60", "popular, co_visitation, bm25", "cap, diversity", "Job postings"):
-        assert word in line
+    _, _, mine = out.partition("\nevening ")
+    words = ("Films for tonight", _version(films), "ranks    movie by watch (1)", "sources  popular 10")
+    for word in (*words, "evidence popular, bm25", "policies cap"):
+        assert word in mine.partition("\n\n")[0]
 
 
 def test_the_schema_is_a_file_that_can_be_committed(surface: Run) -> None:

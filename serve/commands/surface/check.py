@@ -53,6 +53,8 @@ def check(
     With --ledger, each surface ranks for a few real members. What has no effect, names nothing that the ledger has, or
     takes too long is told with line and column, and with what to do.
     """
+    if member and ledger is None:
+        raise SpecError("--member needs --ledger: a member is tried out on the ledger that knows them")
     registry, read = _read(files, open_registry(surfaces), model)
     if ledger is None:
         tried = [_alone(file) for file in read]
@@ -130,7 +132,7 @@ def _tell(file: SpecFile, registry: Registry, tried: Tried | None) -> bool:
     from serve.commands.surface.trials import summary
     from surfaces.spec import SurfaceSpec
 
-    console = Console(highlight=False)
+    console = Console(markup=False, highlight=False)
     version = registry.declared(file.name).version if isinstance(file.spec, SurfaceSpec) else file.spec.version
     console.print(Text(f"{file.document.where}: right (version {version})"), soft_wrap=True)
     if tried is None:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from prompts.errors import SpecError
 from serve.commands.parts import SurfaceFolder, open_registry
@@ -18,17 +20,15 @@ if TYPE_CHECKING:
     from surfaces.spec import SurfaceSpec
     from surfaces.spec_file import SpecFile
 
-COLUMNS = ("surface", "version", "ranks", "heads (weight)", "sources", "evidence", "policies", "description")
-
 
 def list_surfaces(surfaces: SurfaceFolder = None) -> None:
-    """Every surface: what it ranks, by which heads, from where, and what its leaves and policies say."""
+    """Every surface: its version, what it ranks, by which heads, from where, what leaves tell, what policies do."""
     registry = open_registry(surfaces)
-    table = Table(*COLUMNS)
+    table = Table("surface", "what it does", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, show_lines=True)
     for name in registry.names():
         declared = registry.declared(name)
-        table.add_row(name, declared.version, *_row(declared.spec))
-    Console().print(table)
+        table.add_row(Text.assemble((name, "bold"), "\n", (declared.version, "dim")), _row(declared.spec))
+    Console(markup=False, highlight=False).print(table)
 
 
 def schema(
@@ -65,8 +65,14 @@ def is_path(surface: str) -> bool:
     return Path(surface).suffix in {".yaml", ".yml"} or "/" in surface or Path(surface).is_file()
 
 
-def _row(spec: SurfaceSpec) -> list[str]:
+def _row(spec: SurfaceSpec) -> Text:
+    """The description, then a line for each part that the surface has."""
     heads = ", ".join(f"{head.name} ({head.weight:g})" for head in spec.heads)
-    sources = ", ".join(f"{source.called} {source.k}" for source in spec.sources)
-    policies = ", ".join(policy.type for policy in spec.policies)
-    return [spec.item_kind, heads, sources, ", ".join(spec.evidence), policies, spec.description]
+    parts = {
+        "ranks": f"{spec.item_kind} by {heads}",
+        "sources": ", ".join(f"{source.called} {source.k}" for source in spec.sources),
+        "evidence": ", ".join(spec.evidence),
+        "policies": ", ".join(policy.type for policy in spec.policies),
+    }
+    lines = [spec.description, *(f"{part:<8} {said}" for part, said in parts.items() if said)]
+    return Text("\n".join(lines))

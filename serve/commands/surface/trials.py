@@ -92,7 +92,9 @@ def summary(spec: SurfaceSpec, trials: Sequence[Trial]) -> RenderableType:
     for trial in trials:
         table.add_row(*_row(trial))
     counts = ", ".join(f"{name} {count:.0f}" for name, count in brought(spec, trials).items())
-    return Group(table, Text(f"candidates by source, in the mean: {counts}", style="dim"))
+    return Group(
+        table, Text(f"candidates by source, in the mean: {counts}", style="dim", no_wrap=True, overflow="ignore")
+    )
 
 
 def _row(trial: Trial) -> list[str]:
