@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -155,7 +154,7 @@ def _available(found: Survey) -> dict[str, str] | None:
 
 def _open(columns: dict[str, str], found: Survey) -> bool:
     """Whether the filter leaves anything of the items that were looked at."""
-    test = AvailableFilter.model_validate({"type": "available", **columns}).test(Visit(now=time.time()))
+    test = AvailableFilter.model_validate({"type": "available", **columns}).test(Visit(now=found.now))
     return any(test(item) for item in found.items)
 
 

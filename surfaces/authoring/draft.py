@@ -101,7 +101,7 @@ def _prompt(found: Survey, heads: Sequence[HeadDraft]) -> Iterator[str]:
 def _instruction(kind: str, heads: Sequence[HeadDraft]) -> str:
     noun = kind.replace("_", " ")
     if len(heads) == 1:
-        return f"{plural(noun).capitalize()}. Does the member {heads[0].action.replace('_', ' ')} the {noun}?"
+        return f"{plural(noun).capitalize()}. Does the member {heads[0].actions[0].replace('_', ' ')} the {noun}?"
     return f"{plural(noun).capitalize()}. What does the member do with the {noun}?"
 
 
@@ -136,13 +136,16 @@ def _filters(chosen: Offer, found: Survey) -> Iterator[str]:
 
 def _heads(heads: Sequence[HeadDraft], found: Survey) -> Iterator[str]:
     yield "# What the model is asked of each candidate. The slate is ordered by the sum of weight x probability."
+    if len(heads) > 1:
+        yield "# Yes or no is what the shipped model has learned, and what ranks here. Give the choices weights when a"
+        yield "# model was trained on their words; until then they are reported, and mean little."
     yield "heads:"
     for head in heads:
         count = (
             f"{head.events:,} events" if head.events else "no event has it yet: name the action that yours will have"
         )
         yield _remark(f"  - {head.entry}", count)
-    spare = [action for action in found.actions if action not in {head.action for head in heads}]
+    spare = [action for action in found.actions if action not in {action for head in heads for action in head.actions}]
     for action in unusable(spare):
         yield f"  # The action '{shown(action, 32)}' cannot be a head: only small letters, digits and _ can."
     names = [action for action in spare if action not in unusable(spare)]

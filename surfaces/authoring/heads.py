@@ -16,6 +16,10 @@ Encode = Callable[[str], Sequence[int]]
 
 MOST = 6
 GOOD, BAD = 1.0, -0.5
+AGAINST = -0.1
+"""The weight of what counts against an item, beside a head that ranks: a little, and its events are no choices."""
+RANKERS = ("engage", "interest", "want", "choose", "pick", "prefer", "favour")
+"""Names for the head that ranks where there are several actions: more than a draft has actions."""
 PLACEHOLDER = "click"
 """The head of a surface on which nobody did anything yet."""
 
@@ -29,19 +33,20 @@ _BEFORE = ("do", "then", "make", "will", "go", "be", "get", "take", "use", "pick
 
 
 class HeadDraft(NamedTuple):
-    """A head; so many `events` have its action."""
+    """A head; so many `events` have one of its actions."""
 
     name: str
     type: str
     weight: float
-    action: str
+    actions: tuple[str, ...]
     events: int
 
     @property
     def entry(self) -> str:
         """The head as the file has it."""
-        actions = "" if self.name == self.action else f", actions: [{self.action}]"
-        return f"{{name: {self.name}, type: {self.type}, weight: {self.weight:.1f}{actions}}}"
+        actions = "" if self.actions == (self.name,) else f", actions: [{', '.join(self.actions)}]"
+        weight = f"{self.weight:.1f}" if self.weight else "0"
+        return f"{{name: {self.name}, type: {self.type}, weight: {weight}{actions}}}"
 
 
 def sounds_bad(action: str) -> bool:
@@ -80,17 +85,38 @@ def unusable(actions: Iterable[str]) -> list[str]:
 
 
 def draft_heads(weights: Mapping[str, float], actions: Mapping[str, int], encode: Encode) -> list[HeadDraft]:
-    """One pointwise head for one action, else choice heads that share a softmax; their answers begin differently."""
-    kind = "choice" if len(weights) > 1 else "pointwise"
-    taken = _first(encode, NONE) if kind == "choice" else set()
-    drafts = []
+    """One pointwise head for one action. For several, a pointwise head that ranks, over all that speak for an item, and
+    choice heads that share a softmax and tell which: a model ranks by them when it was trained on their words.
+
+    Answers begin differently; of an action for which no name does, there is no choice head. Nothing is left for a model
+    that cannot tell yes from no.
+    """
+    if not _first(encode, YES).isdisjoint(_first(encode, NO)):
+        return []
+    if len(weights) == 1:
+        ((action, weight),) = weights.items()
+        name = _name(action, set(), encode)
+        return [HeadDraft(name, "pointwise", weight, (action,), actions.get(action, 0))] if name else []
+    good = tuple(action for action, weight in weights.items() if weight > 0)
+    choices = _choices(weights, actions, encode)
+    if not good:
+        return choices
+    events = sum(actions.get(action, 0) for action in good)
+    ranker = HeadDraft(next(name for name in RANKERS if name not in weights), "pointwise", GOOD, good, events)
+    return [ranker, *(one._replace(weight=0.0 if one.weight > 0 else AGAINST) for one in choices)]
+
+
+def _choices(weights: Mapping[str, float], actions: Mapping[str, int], encode: Encode) -> list[HeadDraft]:
+    """None at all where the model reads `none` as it reads yes or no."""
+    taken, drafts = _first(encode, YES) | _first(encode, NO), list[HeadDraft]()
+    if not _first(encode, NONE).isdisjoint(taken):
+        return []
+    taken |= _first(encode, NONE)
     for action, weight in weights.items():
         name = _name(action, taken, encode)
-        if name is None:
-            continue
-        if kind == "choice":
+        if name is not None:
             taken |= _first(encode, name)
-        drafts.append(HeadDraft(name, kind, weight, action, actions.get(action, 0)))
+            drafts.append(HeadDraft(name, "choice", weight, (action,), actions.get(action, 0)))
     return drafts
 
 

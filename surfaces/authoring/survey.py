@@ -6,6 +6,7 @@ It stays quick on a large ledger: items and members are looked at up to a bound,
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,7 +30,8 @@ class Survey:
     """`count` items of the `kind` there are; `items` are those that were looked at.
 
     `actions` tells how many of the kind's events have an action, the most frequent first, impressions apart;
-    `first` and `last` are the timestamps of the earliest and the latest of them. `acting` members did anything.
+    `first` and `last` are the timestamps of the earliest and the latest of them. `acting` members did anything. `now`
+    is the ledger's present, in seconds since 1970.
     """
 
     kind: str
@@ -43,6 +45,7 @@ class Survey:
     first: float
     last: float
     clock: Clock
+    now: float
 
     @cached_property
     def people(self) -> int:
@@ -99,6 +102,7 @@ def survey(ledger: Ledger, kind: str) -> Survey:
         first=float(first or 0.0),
         last=float(last or 0.0),
         clock=ledger.clock,
+        now=ledger.now or time.time(),
     )
 
 

@@ -158,7 +158,11 @@ def test_init_takes_what_it_is_told(urls: dict[str, str], model: str, tmp_path: 
     spec = read_file(tmp_path / "mine.yaml").spec
     assert isinstance(spec, SurfaceSpec)
     assert spec.description == 'Jobs: "new" # ones here'
-    assert [(head.name, head.weight) for head in spec.heads] == [("save", 1.0), ("dismiss", -0.5)]
+    assert [(head.name, head.weight) for head in spec.heads] == [
+        ("engage", 1.0),
+        ("save", 0.0),
+        ("dismiss", -0.1),
+    ]
 
 
 def test_init_takes_suggestions_and_never_overwrites(
@@ -210,7 +214,7 @@ def test_init_asks_on_a_terminal(urls: dict[str, str], model: str, tmp_path: Pat
     assert "'my_ads' would be right" in said
     spec = read_file(tmp_path / "my_ads.yaml").spec
     assert isinstance(spec, SurfaceSpec)
-    assert (spec.item_kind, [head.name for head in spec.heads]) == ("ad", ["click", "hide"])
+    assert (spec.item_kind, [head.name for head in spec.heads]) == ("ad", ["engage", "click", "hide"])
 
 
 def _all_of(descriptor: int) -> str:

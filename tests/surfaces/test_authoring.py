@@ -44,11 +44,16 @@ def letters(text: str) -> list[int]:
     return [ord(letter) for letter in text]
 
 
+def triples(text: str) -> list[int]:
+    """A tokenizer that every two words with the same first three letters confuse."""
+    return [int.from_bytes(text[:3].encode())]
+
+
 def drafted(ledger: Ledger, kind: str, name: str = "mine") -> tuple[str, Survey]:
     """The text of a draft, as the command would write it without being asked for anything."""
     found = survey(ledger, kind)
     weights = default_heads(found.actions)
-    return draft(Wishes(name, describe(kind, weights), weights), found, letters), found
+    return draft(Wishes(name, describe(kind, weights), weights), found, triples), found
 
 
 def surface(text: str) -> SurfaceSpec:
@@ -234,9 +239,21 @@ def test_asked_heads() -> None:
 
 
 def test_answers_begin_differently_for_the_model() -> None:
-    names = [head.name for head in draft_heads({"save": 1.0, "share": 1.0, "none": 1.0}, {}, letters)]
-    assert names[0] == "save"
-    assert len({name[0] for name in [*names, "none"]}) == 4
+    ranker, *choices = draft_heads(
+        {"save": 1.0, "share": 1.0, "none": 1.0, "hide": -0.5}, {"save": 3, "none": 2}, triples
+    )
+    assert (ranker.entry, ranker.events) == (
+        "{name: engage, type: pointwise, weight: 1.0, actions: [save, share, none]}",
+        5,
+    )
+    assert choices[0].entry == "{name: save, type: choice, weight: 0}"
+    assert choices[-1].entry == "{name: hide, type: choice, weight: -0.1}"
+    assert len({name[:3] for name in [*(head.name for head in choices), "none", "yes", "no"]}) == len(choices) + 3
+    assert draft_heads({"save": 1.0, "share": 1.0}, {}, letters) == [
+        ranker._replace(actions=("save", "share"), events=0)
+    ]
+    against = draft_heads({"hide": -0.5, "skip": -0.5}, {}, triples)
+    assert [head.weight for head in against] == [-0.5, -0.5]
     (single,) = draft_heads({"yes": 1.0}, {}, letters)
     assert (single.type, single.entry) == ("pointwise", "{name: do_yes, type: pointwise, weight: 1.0, actions: [yes]}")
 
@@ -254,8 +271,10 @@ def test_a_draft_over_jobs_uses_what_is_there(jobs: Ledger) -> None:
     spec = surface(text)
     assert text.startswith("# yaml-language-server: $schema=surface.schema.json\n")
     assert [source.type for source in spec.sources] == ["co_visitation", "bm25", "popular", "recent"]
-    assert {head.name: head.weight < 0 for head in spec.heads} == {"apply": False, "save": False, "dismiss": True}
-    assert {head.type for head in spec.heads} == {"choice"}
+    assert {head.name: head.weight for head in spec.heads} == {"engage": 1.0, "apply": 0, "save": 0, "dismiss": -0.1}
+    assert [head.type for head in spec.heads] == ["pointwise", "choice", "choice", "choice"]
+    assert spec.heads[0].actions == ("apply", "save")
+    assert spec.unwanted == {"dismiss"}
     assert [each.type for each in spec.filters] == ["seen", "available"]
     assert [each.type for each in spec.policies] == ["cap"]
     assert spec.evidence == ("popular", "co_visitation", "bm25")
@@ -263,7 +282,7 @@ def test_a_draft_over_jobs_uses_what_is_there(jobs: Ledger) -> None:
     assert getattr(spec.sources[2], "half_life", None) is not None
     assert "posted_at" in text
     assert found.count == 60
-    assert advice_of(text, jobs) == []
+    assert [line for line in advice_of(text, jobs) if "note:" not in line] == []
 
 
 def test_a_draft_where_timestamps_are_no_times(open_new: Callable[[], Ledger]) -> None:
@@ -301,14 +320,14 @@ def test_hostile_texts_do_not_break_the_file(open_new: Callable[[], Ledger]) -> 
     found = survey(ledger, "thing")
     weights = default_heads(found.actions)
     for said in HOSTILE:
-        spec = surface(draft(Wishes("mine", said, weights), found, letters))
+        spec = surface(draft(Wishes("mine", said, weights), found, triples))
         assert spec.surface == "mine"
         assert set(spec.prompt.item.names) <= {"title", "naïve"}
     text, _ = drafted(ledger, "thing")
     assert all(letter.isprintable() or letter == "\n" for letter in text)
     assert "stolen" not in read_yaml(text, "x").data  # type: ignore[operator]
     assert "the action 'Add To Cart' cannot be a head" in text.replace("The", "the")
-    check_answers(surface(text), letters)
+    check_answers(surface(text), triples)
 
 
 @pytest.mark.parametrize("shape", [fill, fill_jobs, fill_songs])
@@ -378,7 +397,7 @@ def test_whatever_the_ledger_holds_the_draft_is_right_and_its_sources_fit(
         )
         text, _ = drafted(ledger, kind)
         spec = surface(text)
-        check_answers(spec, letters)
+        check_answers(spec, triples)
         told = advice_of(text, ledger)
         assert not [line for line in told if re.search(r"has '|clock|no time|longer than", line)], told
         retrieval = fit_sources(spec, interactions_of(spec, ledger), ledger, None)
