@@ -75,9 +75,13 @@ def evaluate(
             seed=seed,
             progress=lambda done, total: progress.update(bar, completed=done, total=total),
         )
-    Console().print(report.to_table())
+        note = opened.note
+    table = report.to_table()
+    table.caption = note or None
+    Console().print(table)
     if json_out:
-        json_out.write_text(json.dumps({**report.to_json(), "protocol": protocol.value}, indent=2) + "\n")
+        told = {**report.to_json(), "protocol": protocol.value, **({"note": note} if note else {})}
+        json_out.write_text(json.dumps(told, indent=2) + "\n")
 
 
 def _methods(surface: str, model: str, against: str, registry: Registry, ledger: Ledger, split: Split) -> list[Method]:

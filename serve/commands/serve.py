@@ -41,5 +41,7 @@ def serve(
             step("loading the model")
             engine = open_engine(model, cache_bytes=cache_mb << 20, precision=precision)
             services = Services.open(opened, engine, registry, step)
+        if opened.note:
+            typer.echo(f"the ledger: {opened.note}", err=True)
         typer.echo(f"prismrank serves at {server.address(bound)}; Ctrl-C ends it", err=True)
         server.serve(services, bound, surfaces)

@@ -47,6 +47,7 @@ class SurfaceList(BaseModel):
 
     surfaces: list[SurfaceLine]
     problems: dict[str, str] = Field(description="files of the folder that are refused, by name, and why")
+    note: str = Field(description="what must be told of the ledger's data, such as that it is simulated; mostly empty")
 
 
 class SurfaceReply(SurfaceLine):
@@ -80,7 +81,9 @@ class RollbackRequest(Strict):
 @router.get("")
 async def surfaces(services: CurrentServices, live: CurrentLive) -> SurfaceList:
     """Every surface, by name."""
-    return SurfaceList(surfaces=[_line(each) for each in services.surfaces()], problems=live.problems)
+    lines = [_line(each) for each in services.surfaces()]
+    note = await services.retrieval.run(lambda: services.ledger.note)
+    return SurfaceList(surfaces=lines, problems=live.problems, note=note)
 
 
 @router.get("/{surface}", responses=responses(HTTPStatus.NOT_FOUND))

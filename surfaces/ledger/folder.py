@@ -16,7 +16,7 @@ from ruamel.yaml.error import YAMLError
 from prompts.errors import LedgerError
 from surfaces.ledger.cells import seconds
 from surfaces.ledger.files import READERS, fingerprint, read_file
-from surfaces.ledger.records import Clock, Counts, Event, Item, Member, named, quoted
+from surfaces.ledger.records import Clock, Counts, Event, Item, Member, check_name, named, quoted
 from surfaces.ledger.store import PAGE, Ledger
 from surfaces.ledger.tables import Progress, Row, Tables, import_tables
 
@@ -54,8 +54,8 @@ def read_folder(path: Path) -> Tables:
         raise LedgerError(f"no folder at {path}; a ledger folder holds items, members and events")
     files = [_find(path, name) for name in ("items", "members", "events")]
     items, members, events = (read_file(file) for file in files)
-    clock, now = _read_settings(path)
-    return Tables(items, members, events, clock, fingerprint(files, clock), now)
+    clock, now, note = _read_settings(path)
+    return Tables(items, members, events, clock, fingerprint(files, clock), now, note)
 
 
 def _find(folder: Path, name: str) -> Path:
@@ -69,6 +69,7 @@ def _find(folder: Path, name: str) -> Path:
 class _Settings(NamedTuple):
     clock: Clock = "time"
     now: float | None = None
+    note: str = ""
 
 
 def _read_settings(folder: Path) -> _Settings:
@@ -79,13 +80,14 @@ def _read_settings(folder: Path) -> _Settings:
         settings = YAML(typ="safe", pure=True).load(_text(path)) or {}
     except (YAMLError, ValueError, RecursionError) as error:
         raise LedgerError(f"ledger.yaml: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(settings, dict) or set(settings) - {"clock", "now"}:
-        raise LedgerError("ledger.yaml: the keys it may have are `clock` and `now`")
+    if not isinstance(settings, dict) or set(settings) - {"clock", "now", "note"}:
+        raise LedgerError("ledger.yaml: the keys it may have are `clock`, `now` and `note`")
     clock, now = settings.get("clock", "time"), settings.get("now")
     if clock not in ("time", "order"):
         raise LedgerError(f"ledger.yaml: clock: {quoted(clock)} is neither 'time' nor 'order'")
     present = None if now is None else named("ledger.yaml: now", seconds, now)
-    return _Settings("order" if clock == "order" else "time", present)
+    note = named("ledger.yaml: note", check_name, settings["note"]) if settings.get("note") else ""
+    return _Settings("order" if clock == "order" else "time", present, note)
 
 
 def _text(path: Path) -> str:
@@ -109,7 +111,8 @@ def export_folder(ledger: Ledger, path: Path) -> Counts:
             _write_jsonl(Path(scratch, "items.jsonl"), (_item_row(item) for item in items))
             events = _write_events(Path(scratch, "events.parquet"), ledger.all_events())
             now = "" if ledger.now is None else f"now: {ledger.now!r}\n"
-            Path(scratch, "ledger.yaml").write_text(f"clock: {ledger.clock}\n{now}")
+            note = f"note: {json.dumps(ledger.note)}\n" if ledger.note else ""
+            Path(scratch, "ledger.yaml").write_text(f"clock: {ledger.clock}\n{now}{note}", encoding="utf-8")
             for file in sorted(Path(scratch).iterdir()):
                 file.replace(path / file.name)
     except OSError as error:

@@ -299,6 +299,18 @@ class Ledger:
             self._now = None if said is None else float(said)
         return cast("float | None", self._now)
 
+    @property
+    def note(self) -> str:
+        """What must be told wherever figures from this ledger are shown, such as that it is simulated; else empty."""
+        with reading(self._engine) as connection:
+            return str(connection.execute(self._setting("note")).scalar() or "")
+
+    def set_note(self, note: str) -> None:
+        """Says what must be told with every figure. Raises LedgerError for what cannot be one short line."""
+        value = named("note", check_name, note)
+        with writing(self._engine) as connection:
+            self._upsert(connection, schema.settings, [{"name": "note", "value": value}])
+
     def set_now(self, now: float) -> None:
         """Gives the ledger a present of its own. Raises LedgerError for what is no time."""
         value = named("now", lambda value: check_timestamp(value, "time"), now)

@@ -55,7 +55,8 @@ class Table(NamedTuple):
 class Tables:
     """What a ledger folder holds. Tables with the same `fingerprint` hold the same rows; None says nothing.
 
-    `now` is the present of a ledger of the past, in seconds since 1970 (see `Ledger.now`).
+    `now` is the present of a ledger of the past, in seconds since 1970; `note` is told with every figure from it (see
+    `Ledger`).
     """
 
     items: Table
@@ -64,6 +65,7 @@ class Tables:
     clock: Clock = "time"
     fingerprint: str | None = None
     now: float | None = None
+    note: str = ""
 
 
 def import_tables(tables: Tables, ledger: Ledger, progress: Progress | None = None) -> Counts:
@@ -87,6 +89,8 @@ def import_tables(tables: Tables, ledger: Ledger, progress: Progress | None = No
         counts = staging.finish(tables.clock)
         if tables.now is not None:
             ledger.set_now(tables.now)
+        if tables.note:
+            ledger.set_note(tables.note)
         return counts
     except LedgerError as error:
         if error.__cause__ is None:  # else it came from the database, and the rows are as good as they were

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -24,10 +25,14 @@ def test_a_simulated_world_comes_in_with_its_ceiling(tmp_path: Path, capsys: pyt
         counts = ledger.counts()
         kinds = {item.kind for item in ledger.all_items()}
         first = export_folder(ledger, tmp_path / "first")
+        assert ledger.note.startswith("simulated")
         assert ledger.now is not None
         assert ledger.now > max(event.timestamp for event in ledger.all_events())
     assert kinds == {"company", "job", "post", "ad", "person"}
     assert first == counts
+    assert main(["evaluate", "jobs", "--ledger", url, "--model", "none", "--json", str(tmp_path / "told.json")]) == 0
+    assert "simulated" in capsys.readouterr().out
+    assert json.loads((tmp_path / "told.json").read_text())["note"].startswith("simulated")
     assert main(arguments) == 0
     assert "0 new events" in capsys.readouterr().out
     with Ledger.open(url) as ledger:

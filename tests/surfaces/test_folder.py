@@ -423,11 +423,12 @@ def test_files_that_are_missing_or_double(folder: Path, ledger: Ledger, tmp_path
 
 def test_a_folder_of_the_past_has_a_present_of_its_own(folder: Path, ledger: Ledger, tmp_path: Path) -> None:
     assert ledger.now is None
-    (folder / "ledger.yaml").write_text("now: 1998-04-22T23:10:38\n")
+    (folder / "ledger.yaml").write_text("now: 1998-04-22T23:10:38\nnote: 'from the past: rated by students'\n")
     import_folder(write(folder, content(), "jsonl"), ledger)
     assert ledger.now == 893_286_638
     export_folder(ledger, tmp_path / "copy")
     assert read_folder(tmp_path / "copy").now == 893_286_638
+    assert read_folder(tmp_path / "copy").note == ledger.note == "from the past: rated by students"
     with pytest.raises(LedgerError, match=r"now: .* is outside the years"):
         ledger.set_now(1e15)
 
@@ -451,9 +452,9 @@ def test_the_clock_of_a_folder(folder: Path, ledger: Ledger) -> None:
     ("text", "message"),
     [
         ("clock: noon", "ledger.yaml: clock: 'noon' is neither 'time' nor 'order'"),
-        ("clocks: order", "ledger.yaml: the keys it may have are `clock` and `now`"),
+        ("clocks: order", "ledger.yaml: the keys it may have are `clock`, `now` and `note`"),
         ("now: soon", "ledger.yaml: now: 'soon' is not a time; write seconds"),
-        ("- clock", "ledger.yaml: the keys it may have are `clock` and `now`"),
+        ("- clock", "ledger.yaml: the keys it may have are `clock`, `now` and `note`"),
         ("clock: [", "ledger.yaml: not YAML: "),
         ("clock: time\nclock: order", "ledger.yaml: not YAML: "),
         ("clock: 2026-13-45", "ledger.yaml: "),

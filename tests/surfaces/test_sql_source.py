@@ -357,9 +357,8 @@ def test_nothing_can_be_written(ledger: Ledger) -> None:
     assert ledger.counts() == (5, 2, 3)
 
 
+@pytest.mark.parametrize("open_tenant", ["sqlite"], indirect=True)  # its authorizer is a check of its own
 def test_sqlite_reads_only_what_the_query_may(ledger: Ledger) -> None:
-    if ledger.engine.dialect.name != "sqlite":
-        pytest.skip("SQLite's own check")
     for statement in (
         "SELECT name FROM sqlite_master", "SELECT value FROM prismrank_settings", "PRAGMA query_only=OFF",
         "ATTACH ':memory:' AS x", "SELECT load_extension('x')", "SELECT randomblob(9)",
@@ -413,10 +412,9 @@ def test_what_the_database_refuses_is_told_when_the_surface_comes_online(ledger:
         source(ledger, "SELECT item_id FROM items, events")
 
 
+@pytest.mark.parametrize("open_tenant", ["sqlite"], indirect=True)  # the other database is shared with other tests
 def test_an_error_at_run_time_brings_nothing(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
     built = source(ledger, "SELECT item_id FROM items")
-    if ledger.engine.dialect.name != "sqlite":
-        pytest.skip("the database of other tests stays as it is")
     with ledger.engine.begin() as connection:
         connection.execute(plain_sql("ALTER TABLE prismrank_items RENAME TO gone"))
     assert built.named(ANN) == []

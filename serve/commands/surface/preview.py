@@ -54,9 +54,12 @@ def preview(
             ready = services.prepare(name)
             step("ranking")
             run = dry_run(request, ready, services)
+        note = opened.note
     console = Console(markup=False, highlight=False)
     _show_text(run, k, console)
     _show_slate(run, console)
+    if note:
+        console.print(note)
 
 
 def _request(member: str, k: int, query: str | None, context: str | None) -> RankRequest:

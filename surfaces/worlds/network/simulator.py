@@ -69,6 +69,7 @@ class Network:
             _table("events", EVENT_COLUMNS, Stream(partial(event_rows, world))),
             fingerprint=f"network {self.members} {self.seed}",
             now=START + LAST + 1,
+            note="simulated: a made-up network, nobody in it is real",
         )
 
     def ceiling(self) -> list[Ceiling]:
