@@ -16,7 +16,7 @@ Encode = Callable[[str], Sequence[int]]
 
 MOST = 6
 GOOD, BAD = 1.0, -0.5
-AGAINST = -0.1
+AGAINST = -0.01
 """The weight of what counts against an item, beside a head that ranks: a little, and its events are no choices."""
 RANKERS = ("engage", "interest", "want", "choose", "pick", "prefer", "favour")
 """Names for the head that ranks where there are several actions: more than a draft has actions."""
@@ -45,7 +45,7 @@ class HeadDraft(NamedTuple):
     def entry(self) -> str:
         """The head as the file has it."""
         actions = "" if self.actions == (self.name,) else f", actions: [{', '.join(self.actions)}]"
-        weight = f"{self.weight:.1f}" if self.weight else "0"
+        weight = f"{self.weight}" if self.weight else "0"
         return f"{{name: {self.name}, type: {self.type}, weight: {weight}{actions}}}"
 
 

@@ -161,7 +161,7 @@ def test_init_takes_what_it_is_told(urls: dict[str, str], model: str, tmp_path: 
     assert [(head.name, head.weight) for head in spec.heads] == [
         ("engage", 1.0),
         ("save", 0.0),
-        ("dismiss", -0.1),
+        ("dismiss", -0.01),
     ]
 
 

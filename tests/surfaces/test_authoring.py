@@ -247,7 +247,7 @@ def test_answers_begin_differently_for_the_model() -> None:
         5,
     )
     assert choices[0].entry == "{name: save, type: choice, weight: 0}"
-    assert choices[-1].entry == "{name: hide, type: choice, weight: -0.1}"
+    assert choices[-1].entry == "{name: hide, type: choice, weight: -0.01}"
     assert len({name[:3] for name in [*(head.name for head in choices), "none", "yes", "no"]}) == len(choices) + 3
     assert draft_heads({"save": 1.0, "share": 1.0}, {}, letters) == [
         ranker._replace(actions=("save", "share"), events=0)
@@ -271,7 +271,7 @@ def test_a_draft_over_jobs_uses_what_is_there(jobs: Ledger) -> None:
     spec = surface(text)
     assert text.startswith("# yaml-language-server: $schema=surface.schema.json\n")
     assert [source.type for source in spec.sources] == ["co_visitation", "bm25", "popular", "recent"]
-    assert {head.name: head.weight for head in spec.heads} == {"engage": 1.0, "apply": 0, "save": 0, "dismiss": -0.1}
+    assert {head.name: head.weight for head in spec.heads} == {"engage": 1.0, "apply": 0, "save": 0, "dismiss": -0.01}
     assert [head.type for head in spec.heads] == ["pointwise", "choice", "choice", "choice"]
     assert spec.heads[0].actions == ("apply", "save")
     assert spec.unwanted == {"dismiss"}
