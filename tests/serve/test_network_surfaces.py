@@ -241,3 +241,32 @@ def test_members_of_whom_the_ledger_knows_nothing_can_be_asked(tiny_engine: Torc
     request = RankRequest.model_validate({"member": member, "candidates": ["u1", {"item_id": "x", "name": "Ann"}]})
     prompt = write(ready, draw_up(request, ready, network), services)
     assert len(prompt.back) == 1, "one of the two is a member"
+
+
+def test_a_surface_by_vectors_alone_and_a_boost(network: Ledger, tiny_engine: TorchEngine, active: str) -> None:
+    services = Services.open(network, tiny_engine, Registry.shipped())
+    services.add(
+        """
+        surface: near
+        description: Jobs by their vectors
+        item_kind: job
+        prompt: {instruction: Jobs., item: "{{ title }}"}
+        sources: [{type: popular, k: 60}]
+        heads: [{name: near, type: embedding, weight: 1}]
+        policies: [{type: boost, where: item.location == context.city, strength: 1.0}]
+        """,
+        "near.yaml",
+    )
+    city = str(network.all_items("job")[0].attributes["location"])
+    with served(services) as client:
+        client.until_ready()
+        reply = client.rank("near", member_id=active, k=60, context={"city": city}, deadline_ms=LONG)
+        plain = client.rank("near", member_id=active, k=60, deadline_ms=LONG)
+    assert not reply.json["degraded"]
+    assert set(reply.item_ids) == set(plain.item_ids)
+    utilities = [entry["utility"] for entry in plain.json["slate"]]
+    assert utilities == sorted(utilities, reverse=True)
+    assert all(-1.0001 <= value <= 1.0001 for value in utilities)
+    places = [network.item(item_id).attributes["location"] == city for item_id in reply.item_ids]
+    assert any(places)
+    assert places == sorted(places, reverse=True), "those in the city come first, each in the model's order"
