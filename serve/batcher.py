@@ -121,7 +121,12 @@ class Batcher:
         Raises DegradedError when one of them is not to be had; see `_score_one`.
         """
         self.admit(deadline, tree.size + sum(each.size for each in back))
-        first, *others = await asyncio.gather(*(self._score_one(each, deadline) for each in (tree, *back)))
+        asked = [asyncio.ensure_future(self._score_one(each, deadline)) for each in (tree, *back)]
+        try:
+            first, *others = await asyncio.gather(*asked)
+        finally:
+            for each in asked:  # one that failed, or a caller who left, takes the others off the queue
+                each.cancel()
         queue_s = max([first.queue_s, *(other.queue_s for other in others)])
         return Scored(first.scores, queue_s, first.score_s, tuple(other.scores for other in others))
 

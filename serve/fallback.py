@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from prompts.errors import PrismrankError
@@ -9,6 +10,8 @@ from serve.schemas import RankedItem, Reason
 from serve.served import ServedSurface
 from serve.shortlist import Shortlist
 from surfaces.policies.base import Entry, by_place
+
+logger = logging.getLogger(__name__)
 
 
 class DegradedError(PrismrankError):
@@ -22,6 +25,11 @@ class DegradedError(PrismrankError):
 def in_retrieval_order(shortlist: Shortlist, surface: ServedSurface, k: int) -> list[RankedItem]:
     """The first `k` candidates as `fallback.order` and the policies have them, without probabilities."""
     entries = shortlist.entries(by_place(len(shortlist.candidates)), surface)
+    try:
+        placed = on_slate(entries, shortlist, surface, k)
+    except Exception:  # the last resort of a request: whatever a policy makes of odd data, there is a slate
+        logger.exception("the policies of '%s' failed; the slate goes without them", surface.spec.surface)
+        placed = entries[:k]
     candidates = {candidate.item_id: candidate for candidate in shortlist.candidates}
     return [
         RankedItem(
@@ -32,7 +40,7 @@ def in_retrieval_order(shortlist: Shortlist, surface: ServedSurface, k: int) -> 
             sources=shortlist.sources(candidates[entry.item_id]),
             propensity=entry.propensity,
         )
-        for rank, entry in enumerate(on_slate(entries, shortlist, surface, k), 1)
+        for rank, entry in enumerate(placed, 1)
     ]
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -19,13 +20,14 @@ from typing import Annotated, NamedTuple
 
 from fastapi import Depends, Request
 
-from prompts.errors import PrismrankError, SpecError, UnknownError
+from prompts.errors import ConfigError, PrismrankError, SpecError, UnknownError
 from prompts.suggest import suggest
 from serve.served import ServedSurface
-from serve.services import Services
-from surfaces.registry import Registry, read_file
+from serve.services import Refuse, Services
+from surfaces.registry import Registry, read_file, surface_files
 from surfaces.spec import SurfaceSpec
 from surfaces.spec_file import SpecFile, read_spec, resolved
+from surfaces.yaml_reader import SIZE_CAP
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ FILES_CAP = 4_096
 KEPT = 50
 """Versions of a surface that are kept."""
 HISTORY = ".history"
+NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
 
 class Version(NamedTuple):
@@ -49,18 +52,19 @@ class Live:
     """The surfaces of a server: the shipped ones, and those of a folder on top of them."""
 
     def __init__(self, services: Services, folder: Path | None = None) -> None:
-        """The folder's files are those that the services were opened with. Without one, changes live in memory."""
+        """`folder` is where the services' own surfaces came from. Without one, changes live in memory."""
         self.services, self.folder = services, folder
         self.problems: dict[str, str] = {}
         self._base = Registry.shipped()
-        self._files: dict[Path, SpecFile] = {}
+        self._files = {Path(file.document.where): file for file in services.registry.files() if self._is_here(file)}
         self._versions: dict[str, list[Version]] = {}
         self._state: object = None
+        self._again = False
         self._lock = threading.RLock()
-        if folder is not None:
-            self._files = {path: read_file(path) for path in sorted(folder.glob("*.yaml"))}
-            self._state = _state(folder)
         self._note(services.surface_names())
+
+    def _is_here(self, file: SpecFile) -> bool:
+        return self.folder is not None and Path(file.document.where).parent == self.folder
 
     @asynccontextmanager
     async def running(self, every_s: float = EVERY_S) -> AsyncIterator[None]:
@@ -86,86 +90,117 @@ class Live:
     def scan(self) -> list[str]:
         """Takes in what changed in the folder; returns the surfaces that are new, changed or gone.
 
-        A file that is wrong is told in `problems`, by its name, and in the log.
+        What is served is worked out from the folder as a whole. A file that is wrong is told in `problems`, by its
+        name, and in the log; what it declared before goes on.
         """
         with self._lock:
             if self.folder is None or (state := _state(self.folder)) == self._state:
                 return []
-            self._state, self.problems = state, {}
-            return [*self._take_in(sorted(self.folder.glob("*.yaml"))), *self._take_away()]
+            told, self.problems = self.problems, {}
+            chosen = self._chosen(self._read(surface_files(self.folder)))
+            registry = self.services.registry
+            for file in self._files.values():
+                if not any(_same_name(file, other) for other in chosen.values()):
+                    registry = self._without(registry, file)
+            registry, self._files = self._with(registry, chosen), chosen
+            changed = self._become(registry, self._refuse)
+            self._state = None if self._again else state
+            for name, problem in self.problems.items():
+                if told.get(name) != problem:
+                    logger.error("refused, what was served before goes on: %s", problem)
+            return changed
 
-    def _take_in(self, paths: list[Path]) -> list[str]:
-        """Files one by one; those that failed again at the end, since a surface may name a trunk of a later file."""
-        changed: list[str] = []
-        for path in [*paths, *paths]:
+    def _read(self, paths: list[Path]) -> dict[Path, SpecFile]:
+        """The files as they are now; one that cannot be read stands as it was served."""
+        found: dict[Path, SpecFile] = {}
+        self._again = False
+        for path in paths:
             try:
-                changed += self._take_file(path)
-                self.problems.pop(path.name, None)
+                found[path] = read_file(path)
             except PrismrankError as error:
-                if self.problems.get(path.name) != (told := self._told(error)):
-                    logger.error("refused, the former version goes on: %s", error)
-                self.problems[path.name] = told
-        return changed
+                self._tell(path, error)
+                if path in self._files:
+                    found[path] = self._files[path]
+        return found
 
-    def _take_file(self, path: Path) -> list[str]:
-        file, before = read_file(path), self._files.get(path)
-        if before and before.spec == file.spec:
-            return []
-        twin = next((other for other, known in self._files.items() if other != path and _same_name(known, file)), None)
-        if twin is not None and twin.exists():
-            raise SpecError(f"{file.document.at((), key=True)}: '{file.name}' is also declared in {twin}; rename one")
-        registry = self.services.registry
-        if before and not _same_name(before, file):
-            registry = registry.without(before, self._base)
-        changed = self._become(registry.plus(file))
-        self._files[path] = file
-        return changed
+    def _chosen(self, found: dict[Path, SpecFile]) -> dict[Path, SpecFile]:
+        """One file a name: of twins the one that is served already, else the first."""
+        new = {path: path not in self._files or not _same_name(self._files[path], file) for path, file in found.items()}
+        chosen: dict[Path, SpecFile] = {}
+        for path in sorted(found, key=lambda path: new[path]):
+            file = found[path]
+            twin = next((other for other, known in chosen.items() if _same_name(known, file)), None)
+            if twin is None:
+                chosen[path] = file
+            else:
+                place = file.document.at((), key=True)
+                self._tell(path, SpecError(f"{place}: '{file.name}' is also declared in {twin.name}; rename one"))
+        return chosen
 
-    def _take_away(self) -> list[str]:
-        """Forgets files that are gone; a shipped surface of the same name comes back."""
-        changed: list[str] = []
-        for path in [path for path in self._files if not path.exists()]:
+    def _with(self, registry: Registry, chosen: dict[Path, SpecFile]) -> Registry:
+        """The registry with the files in it, trunks first; one that does not fit leaves what was there."""
+        for path, file in sorted(chosen.items(), key=lambda pair: isinstance(pair[1].spec, SurfaceSpec)):
             try:
-                changed += self._become(self.services.registry.without(self._files[path], self._base))
-                del self._files[path]
-            except PrismrankError as error:
-                self.problems[path.name] = self._told(error)
-        return changed
+                registry = registry.plus(file)
+            except SpecError as error:
+                self._tell(path, error)
+        return registry
 
-    def _told(self, error: PrismrankError) -> str:
-        """The error without the way to the folder, which is nobody's business but this machine's."""
-        return str(error).replace(f"{self.folder}{os.sep}", "")
+    def _without(self, registry: Registry, file: SpecFile) -> Registry:
+        try:
+            return registry.without(file, self._base)
+        except SpecError as error:  # a trunk that surfaces still name
+            self._tell(Path(file.document.where), error)
+            return registry
 
-    def put(self, name: str, text: str) -> ServedSurface:
+    def _refuse(self, name: str, error: PrismrankError) -> None:
+        """A surface cannot be made ready: told by its file's name, or its own."""
+        paths = (path for path, file in self._files.items() if file.name == name)
+        self._tell(next(paths, Path(f"{name}.yaml")), error)
+
+    def _tell(self, path: Path, error: PrismrankError) -> None:
+        """Notes a problem, without the way to the folder, which is nobody's business but this machine's."""
+        self.problems[path.name] = str(error).replace(f"{self.folder}{os.sep}", "")
+        self._again = self._again or not isinstance(error, SpecError | ConfigError)
+
+    def put(self, name: str, text: str, version: str | None = None) -> ServedSurface:
         """Brings a surface online, in place of one of the same name; with a folder, as its file NAME.yaml.
 
-        Raises SpecError or ConfigError, and then everything stays as it was.
+        With `version`, only if that is the version which comes of it. Raises SpecError or ConfigError, and then
+        everything stays as it was.
         """
         with self._lock:
+            self.scan()
             file = read_spec(text, f"{name}.yaml")
             if not isinstance(file.spec, SurfaceSpec):
                 raise SpecError(f"{name}.yaml:1:1: a surface file begins with 'surface: NAME'")
             if file.name != name:
                 place = file.document.at(("surface",))
                 raise SpecError(f"{place}: surface: the file declares '{file.name}', but it is put as '{name[:80]}'")
-            self._become(self.services.registry.plus(file))
-            self._write(file)
+            registry = self.services.registry.plus(file)
+            if version is not None and registry.declared(name).version != version:
+                raise SpecError(f"'{name}' cannot be {version} again: its trunk is another now; bring that back first")
+            with self._written(file):
+                self._become(registry)
             return self.services.surface(name)
 
     def remove(self, name: str) -> None:
-        """Takes a surface offline, and its file away. A shipped one comes back under its name.
+        """Takes a surface offline, and its file away. A shipped one comes back under its name, where it can be served.
 
         Raises UnknownError for a surface that there is not, SpecError for one that is shipped and unchanged.
         """
         with self._lock:
+            self.scan()
             file = self.services.registry.file(name)
             if name in self._base.names() and file == self._base.file(name):
                 raise SpecError(f"'{name}' comes with the package; put another surface in its place instead")
-            self._become(self.services.registry.without(file, self._base))
+            try:
+                self._become(self.services.registry.without(file, self._base))
+            except (SpecError, ConfigError):  # the shipped one of that name cannot be served here
+                self._become(self.services.registry.without(file, Registry()))
             for path in [path for path, known in self._files.items() if _same_name(known, file)]:
                 path.unlink(missing_ok=True)
                 del self._files[path]
-            self._state = _state(self.folder) if self.folder else None
 
     def versions(self, name: str) -> list[Version]:
         """The versions of a surface that were online, the latest first. Raises UnknownError."""
@@ -176,23 +211,24 @@ class Live:
         return sorted(found.values(), key=lambda one: -one.since)
 
     def roll_back(self, name: str, version: str) -> ServedSurface:
-        """Brings an earlier version online again. Raises UnknownError for one that is not kept, SpecError."""
+        """Brings an earlier version online again. Raises UnknownError for one that is not kept; see `put`."""
         found = {one.version: one for one in self.versions(name)}
         if version not in found:
             raise UnknownError(f"'{name[:80]}' has no version '{version[:80]}'{suggest(version, found)}")
-        return self.put(name, found[version].text)
+        return self.put(name, found[version].text, version)
 
-    def _become(self, registry: Registry) -> list[str]:
+    def _become(self, registry: Registry, refuse: Refuse | None = None) -> list[str]:
         gone = set(self.services.registry.names()) - set(registry.names())
-        changed = self.services.become(registry)
+        changed = self.services.become(registry, refuse=refuse)
         self._note(changed)
         return [*changed, *sorted(gone)]
 
     def _note(self, names: list[str]) -> None:
-        """Remembers the versions that are online now."""
+        """Remembers the versions that are online now; one whose text alone would be too long for a file is not kept."""
         for name in names:
-            declared = self.services.registry.declared(name)
-            text = resolved(self.services.registry.file(name))
+            declared, text = self.services.registry.declared(name), resolved(self.services.registry.file(name))
+            if len(text) > SIZE_CAP:
+                continue
             version = Version(declared.version, datetime.now(UTC).timestamp(), text)
             kept = [one for one in self._versions.get(name, []) if one.version != version.version]
             self._versions[name] = [*kept, version][-KEPT:]
@@ -204,29 +240,39 @@ class Live:
         folder = Path(str(self.folder), HISTORY, name)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _write(folder / f"{version.version}.yaml", version.text)
+            with _replacing(folder / f"{version.version}.yaml", version.text):
+                pass
             for old in sorted(folder.glob("*.yaml"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
                 old.unlink(missing_ok=True)
         except OSError as error:
             logger.warning("the version %s of '%s' is kept in memory only: %s", version.version, name, error)
 
     def _kept(self, name: str) -> list[Version]:
-        """The versions in the folder's history; a name that is no surface's has none."""
-        known = {*self._versions, *self.services.surface_names()}
-        if self.folder is None or name not in known:
+        """The versions in the folder's history."""
+        if self.folder is None or not NAME.fullmatch(name):
             return []
         paths = Path(self.folder, HISTORY, name).glob("*.yaml")
         return [Version(path.stem, path.stat().st_mtime, path.read_text(encoding="utf-8")) for path in paths]
 
-    def _write(self, file: SpecFile) -> None:
-        """Puts the surface's file into the folder, where there is one."""
+    @contextmanager
+    def _written(self, file: SpecFile) -> Iterator[None]:
+        """Puts the surface's file into the folder, if there is one and what happens inside succeeds.
+
+        Raises ConfigError when the folder takes no file, SpecError when a file of that name declares something else.
+        """
         if self.folder is None:
+            yield
             return
-        path = next((path for path, known in self._files.items() if _same_name(known, file)), None)
-        path = path or self.folder / f"{file.name}.yaml"
-        _write(path, file.text)
+        known = [path for path, one in self._files.items() if _same_name(one, file)]
+        path = known[0] if known else self.folder / f"{file.name}.yaml"
+        if not known and path.exists():
+            raise SpecError(f"{path.name}: the folder has this file, and it declares something else; rename it first")
+        try:
+            with _replacing(path, file.text):
+                yield
+        except OSError as error:
+            raise ConfigError(f"{path.name} cannot be written: {error.strerror}; the surface stays as it was") from None
         self._files[path] = file
-        self._state = _state(self.folder)
 
 
 def _same_name(one: SpecFile, other: SpecFile) -> bool:
@@ -245,12 +291,17 @@ def _state(folder: Path) -> object:
     return found
 
 
-def _write(path: Path, text: str) -> None:
-    """The whole file or nothing of it."""
+@contextmanager
+def _replacing(path: Path, text: str) -> Iterator[None]:
+    """Writes the file beside its place first, and moves it there, whole, when what happens inside succeeds."""
     with NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=".put-", delete=False) as scratch:
         scratch.write(text)
-    os.chmod(scratch.name, 0o644)
-    os.replace(scratch.name, path)
+    try:
+        os.chmod(scratch.name, 0o644)
+        yield
+        os.replace(scratch.name, path)
+    finally:
+        Path(scratch.name).unlink(missing_ok=True)
 
 
 def _current(request: Request) -> Live:

@@ -60,7 +60,7 @@ async def rank(request: RankRequest, name: str, services: Services, arrived: flo
         with watch.part("queue"):
             scored = await services.batcher.score(prompt.tokens, deadline, prompt.back)
         watch.parts["queue"], watch.parts["score"] = scored.queue_s, scored.score_s
-        slate = judge(scored, prompt, shortlist, surface, request.k)
+        slate = await _by(deadline, services.retrieval, judge, scored, prompt, shortlist, surface, request.k)
     except DegradedError as error:
         slate, reason = in_retrieval_order(shortlist, surface, request.k), error.reason
     return RankReply(
@@ -140,5 +140,5 @@ async def _by(deadline: float, workers: Workers, work: Callable[P, T], *args: P.
     except CapacityError:
         raise DegradedError("capacity") from None
     except Exception:
-        logger.exception("a request could not be put into words")
+        logger.exception("a request could not be put into words, or its answers not be read")
         raise DegradedError("engine") from None

@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from prompts.errors import LedgerError, UnknownError
+from prompts.errors import CapacityError, LedgerError, UnknownError
 from serve.schemas import FIELDS
 
 logger = logging.getLogger(__name__)
@@ -119,6 +119,11 @@ def _ledger_gone(_: Request, error: Exception) -> ProblemResponse:
     return problem_response(Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"}))
 
 
+def _full(_: Request, error: Exception) -> ProblemResponse:
+    detail = f"{error}; try again in a moment"
+    return problem_response(Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"}))
+
+
 def _unexpected(_: Request, __: Exception) -> ProblemResponse:
     detail = "something went wrong on this side; the server's log has the details"
     return problem_response(Problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail))
@@ -137,6 +142,7 @@ _HANDLERS: dict[type[Exception], Callable[[Request, Any], ProblemResponse]] = {
     RequestValidationError: _invalid,
     UnknownError: _unknown,
     LedgerError: _ledger_gone,
+    CapacityError: _full,
     Exception: _unexpected,
 }
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from threading import RLock
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from foundation.engine.base import Engine
-from prompts.errors import ConfigError, SpecError, UnknownError
+from prompts.errors import PrismrankError, SpecError, UnknownError
 from prompts.suggest import suggest
 from prompts.tree import Piece, PromptNode, PromptTree
 from serve.batcher import Batcher, Limits
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 Progress = Callable[[str], None]
 """Called with the name of each step as it begins."""
+Refuse = Callable[[str, PrismrankError], None]
+"""Called with the name of a surface that cannot be made ready, and why."""
 
 
 class Services:
@@ -50,7 +53,14 @@ class Services:
         Raises SpecError for another one's answers that the model cannot tell apart, ConfigError for what cannot be had.
         """
         services = cls(ledger, engine, registry)
-        services.become(registry, progress, optional=_shipped(registry))
+        shipped = str(shipped_folder())
+
+        def refuse(name: str, error: PrismrankError) -> None:
+            if not registry.declared(name).where.startswith(shipped):
+                raise error
+            logger.warning("the shipped surface '%s' is left out: %s", name, error)
+
+        services.become(registry, progress, refuse)
         return services
 
     @asynccontextmanager
@@ -86,31 +96,39 @@ class Services:
         self.become(self.registry.plus(file))
         return self.surface(file.spec.surface)
 
-    def become(self, registry: Registry, progress: Progress | None = None, optional: Collection[str] = ()) -> list[str]:
+    def become(self, registry: Registry, progress: Progress | None = None, refuse: Refuse | None = None) -> list[str]:
         """Serves what the registry declares, and returns the names of the surfaces that are new or changed.
 
         Those are made ready first and exchanged at once, so that a request sees the old or the new surface, whole.
-        Raises SpecError or ConfigError, and then everything stays as it was; `optional` surfaces are left out instead.
+        Raises for a surface that cannot be made ready, and then everything stays as it was; with `refuse`, it is told
+        there, and what was served under its name, if anything, goes on.
         """
         with self._changing:
             served, changed = dict[str, ServedSurface](), list[str]()
             for name in registry.names():
                 before, declared = self._served.get(name), registry.declared(name)
                 if before is not None and before.version == declared.version:
-                    served[name] = before
+                    served[name] = before if before.text == declared.text else replace(before, text=declared.text)
                     continue
                 if progress:
                     progress(f"fitting the sources of '{name}'")
                 try:
                     served[name] = self.ready(declared)
                     changed.append(name)
-                except (SpecError, ConfigError) as error:
-                    if name not in optional:
+                except PrismrankError as error:
+                    if refuse is None:
                         raise
-                    logger.warning("the shipped surface '%s' is left out: %s", name, error)
-                    registry = registry.without(registry.file(name), Registry())
+                    refuse(name, error)
+                    registry = self._as_before(name, registry, served)
             self.registry, self._served = registry, served
             return changed
+
+    def _as_before(self, name: str, registry: Registry, served: dict[str, ServedSurface]) -> Registry:
+        """The registry with what is served under a name now, or without the name."""
+        if name not in self._served:
+            return registry.without(registry.file(name), Registry())
+        served[name] = self._served[name]
+        return registry.plus(self.registry.file(name))
 
     def prepare(self, name: str) -> ServedSurface:
         """Fits the sources of a registered surface to the ledger as it is now."""
@@ -128,11 +146,6 @@ class Services:
         """Where the engine reads the answer `word`."""
         leaf = PromptNode((Piece(word),), answers=(word,))
         return self.engine.read(PromptTree((leaf,))).nodes[0].answers
-
-
-def _shipped(registry: Registry) -> list[str]:
-    folder = str(shipped_folder())
-    return [name for name in registry.names() if registry.declared(name).where.startswith(folder)]
 
 
 def _current(request: Request) -> Services:

@@ -66,6 +66,7 @@ def draw_up(request: RankRequest, surface: ServedSurface, ledger: Ledger) -> Sho
     visit = _visit(request, surface.spec.surface, known)
     whole = request.candidates is not None and not surface.takes_candidates
     retrieval = surface.retrieval
+    known.all_of(visit.given)
     candidates = retrieval.place(visit, visit.given) if whole else retrieval.gather(visit, surface.brought)
     candidates = fallback_order(candidates, surface.spec.fallback.order)
     events = readable(visit.timeline, surface.form.budget)
@@ -107,8 +108,8 @@ class _Known:
 
 
 def _visit(request: RankRequest, surface: str, known: _Known) -> Visit:
-    member, timeline = _member(request, surface, known.ledger)
     context, now = request.context or {}, known.ledger.now or time.time()
+    member, timeline = _member(request, surface, known.ledger, moment(context, now))
     given = tuple(each if isinstance(each, str) else each.item_id for each in request.candidates or ())
     return Visit(
         timeline=timeline,
@@ -121,16 +122,17 @@ def _visit(request: RankRequest, surface: str, known: _Known) -> Visit:
     )
 
 
-def _member(request: RankRequest, surface: str, ledger: Ledger) -> tuple[Member, list[Event]]:
+def _member(request: RankRequest, surface: str, ledger: Ledger, now: float) -> tuple[Member, list[Event]]:
     if request.member is None:
         member = ledger.member(request.member_id or "")
         return member, ledger.timeline(member.member_id)
+    ago = len(request.member.timeline)
     timeline = [
-        Event("", event.item_id, event.surface or surface, event.action, _seconds(event, place))
+        Event("", event.item_id, event.surface or surface, event.action, _seconds(event, now - ago + place))
         for place, event in enumerate(request.member.timeline)
     ]
     return Member("", request.member.profile), timeline
 
 
-def _seconds(event: TimelineEvent, place: int) -> float:
-    return float(place) if event.timestamp is None else event.timestamp
+def _seconds(event: TimelineEvent, lately: float) -> float:
+    return lately if event.timestamp is None else event.timestamp

@@ -18,11 +18,8 @@ from surfaces.heads.base import Array
 from surfaces.heads.reading import HeadReading, utility
 from surfaces.ledger.records import Item
 from surfaces.ledger.store import Ledger
-from surfaces.spec import SurfaceSpec
+from surfaces.spec import BACK, SurfaceSpec
 from surfaces.visit import Visit
-
-BACK = "_back"
-"""What is added to a head's name for the other side's answer."""
 
 
 class OtherSides(NamedTuple):
@@ -59,12 +56,16 @@ class Asker:
         return {item_id: found.get(item_id, unknown)}
 
     def _sides(self, member_ids: Sequence[str], visit: Visit) -> list[Visit]:
-        """The others' visits. One who was taken out of the ledger a moment ago is told as a stranger."""
+        """The others' visits: the visitor's query is not theirs.
+
+        One who was taken out of the ledger a moment ago is told as a stranger.
+        """
+        context = {key: visit.context[key] for key in ("now", "locale") if key in visit.context}
+        here = replace(visit, context=context, given=())
         members, timelines = self.ledger.members(member_ids), self.ledger.timelines(member_ids)
         profiles = {member_id: member.profile for member_id, member in members.items()}
         return [
-            replace(visit, member_id=one, profile=profiles.get(one, {}), timeline=timelines[one], given=())
-            for one in member_ids
+            replace(here, member_id=one, profile=profiles.get(one, {}), timeline=timelines[one]) for one in member_ids
         ]
 
     def _told(self, sides: Sequence[Visit], visit: Visit) -> Mapping[str, Item]:

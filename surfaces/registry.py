@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -106,6 +109,10 @@ class Registry:
         made._known = known
         return made
 
+    def files(self) -> list[SpecFile]:
+        """Every file, trunks first."""
+        return [*self._known.trunks.values(), *self._known.surfaces.values()]
+
     def names(self) -> list[str]:
         """Names of surfaces, sorted."""
         return sorted(self._known.surfaces)
@@ -139,10 +146,15 @@ def shipped_folder() -> Path:
     return Path(str(files("surfaces"))) / "plugins"
 
 
+def surface_files(folder: Path) -> list[Path]:
+    """The folder's *.yaml, sorted; hidden ones, such as an editor's, are left out."""
+    return sorted(path for path in folder.glob("*.yaml") if not path.name.startswith("."))
+
+
 def read_file(path: Path) -> SpecFile:
     """The spec of a file. Raises SpecError, also for a file that cannot be read."""
     try:
-        with path.open(encoding="utf-8") as file:
+        with open(path, encoding="utf-8", opener=_plain) as file:
             text = file.read(SIZE_CAP + 1)
     except UnicodeDecodeError as error:
         raise SpecError(f"{path}:1:1: no UTF-8 text (byte {error.start})") from None
@@ -151,11 +163,20 @@ def read_file(path: Path) -> SpecFile:
     return read_spec(text, str(path), Folder(path.parent))
 
 
+def _plain(path: str, flags: int) -> int:
+    """Opens a plain file; a pipe would keep its reader waiting for ever."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise IsADirectoryError(errno.EISDIR, "Is a directory") if Path(path).is_dir() else OSError(0, "no plain file")
+    return descriptor
+
+
 def _read_folder(folder: Path) -> dict[tuple[type, str], SpecFile]:
     if not folder.is_dir():
         raise SpecError(f"{folder}: no such folder; give one that holds *.yaml surface files")
     found: dict[tuple[type, str], SpecFile] = {}
-    for path in sorted(folder.glob("*.yaml")):
+    for path in surface_files(folder):
         file = read_file(path)
         key = (type(file.spec), file.name)
         if key in found:

@@ -22,6 +22,9 @@ from surfaces.kinds import OneOf, kinds
 from surfaces.policies.base import PolicyKind
 from surfaces.sources.base import SourceKind
 
+BACK = "_back"
+"""What is added to a head's name for the other side's answer."""
+
 
 class Hashed(Strict):
     """A file with a version."""
@@ -257,6 +260,14 @@ class SurfaceSpec(Hashed):
         if twin is not None:
             raise wrong(f"'{fallback.order[twin]}' is listed twice; once is enough", "order", twin)
         return fallback.model_copy(update={"order": fallback.order or types})
+
+    @model_validator(mode="after")
+    def _sides_apart(self) -> Self:
+        names = [head.name for head in self.heads]
+        for index, name in enumerate(names):
+            if self.reciprocal and name.endswith(BACK) and name.removesuffix(BACK) in names:
+                raise wrong("is what the other side's answer is called; rename the head", "heads", index, "name")
+        return self
 
     @model_validator(mode="after")
     def _examples_answer(self) -> Self:

@@ -82,7 +82,7 @@ class RollbackRequest(Strict):
 async def surfaces(services: CurrentServices, live: CurrentLive) -> SurfaceList:
     """Every surface, by name."""
     lines = [_line(each) for each in services.surfaces()]
-    note = await services.retrieval.run(lambda: services.ledger.note)
+    note = await asyncio.to_thread(lambda: services.ledger.note)
     return SurfaceList(surfaces=lines, problems=live.problems, note=note)
 
 
@@ -121,7 +121,7 @@ async def delete(surface: SurfaceName, live: CurrentLive) -> None:
     """Take a surface offline. One that comes with the package comes back in its own version."""
     try:
         await asyncio.to_thread(live.remove, surface)
-    except SpecError as error:
+    except (SpecError, ConfigError) as error:
         raise Problem(HTTPStatus.CONFLICT, str(error)) from None
 
 

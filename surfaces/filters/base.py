@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from typing import ClassVar, TypeAlias
 
 from surfaces.fields import Strict
-from surfaces.ledger.records import Item
+from surfaces.ledger.records import Clock, Item
 from surfaces.visit import Visit
 
 Test: TypeAlias = Callable[[Item], bool]
@@ -19,6 +19,9 @@ class FilterKind(Strict):
     single: ClassVar[bool] = False
     """Whether a surface has it at most once, because twice would say the same."""
     type: str
+
+    def check(self, clock: Clock) -> None:
+        """Raises ConfigError for what a ledger of that clock cannot tell."""
 
     def excludes(self, visit: Visit) -> Collection[str]:  # noqa: ARG002 - most filters look at the items
         """Ids of items that are known to be dropped, before any source is asked."""

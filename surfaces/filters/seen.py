@@ -6,8 +6,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from prompts.errors import ConfigError
 from surfaces.fields import Duration, Word, listed
 from surfaces.filters.base import FilterKind
+from surfaces.ledger.records import Clock
 from surfaces.visit import Visit
 
 
@@ -20,6 +22,11 @@ class SeenFilter(FilterKind):
         (), description="Only these actions count; by default every one."
     )
     within: Duration | None = Field(None, description="Only what was done so lately counts; by default everything.")
+
+    def check(self, clock: Clock) -> None:
+        """Raises ConfigError for `within` where timestamps are no times."""
+        if self.within is not None and clock == "order":
+            raise ConfigError("seen: within needs times, but this ledger's clock is 'order'; leave within out")
 
     def excludes(self, visit: Visit) -> set[str]:
         """The items that the member has acted on."""

@@ -12,6 +12,9 @@ import numpy.typing as npt
 from surfaces.heads.base import NONE, Answers, Array
 from surfaces.spec import SurfaceSpec
 
+LARGEST = 1e12
+"""The largest bid, or other number of a candidate, that counts: a utility is always finite."""
+
 
 class HeadReading(NamedTuple):
     """`values` [L] of every head by name, and the `utility` [L] by which candidates are ordered.
@@ -64,10 +67,10 @@ def utility(spec: SurfaceSpec, values: Mapping[str, Array], attributes: Sequence
 
 
 def number(value: object) -> float:
-    """An attribute as a number; 0 where it is none: what has no bid is worth nothing."""
+    """An attribute as a number of at most `LARGEST`; 0 where it is none: what has no bid is worth nothing."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return 0.0
     try:
-        return float(value) if math.isfinite(value) else 0.0
+        return max(-LARGEST, min(LARGEST, float(value))) if math.isfinite(value) else 0.0
     except OverflowError:
         return 0.0

@@ -11,6 +11,7 @@ from foundation.heads import choice
 from surfaces.fields import wrong
 from surfaces.heads.base import NO, NONE, YES, Answers, Array, HeadKind
 
+Number = Annotated[float, Field(ge=-1e9, le=1e9)]
 AnswerWord = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,31}$")]
 
 
@@ -19,7 +20,7 @@ class ValueHead(HeadKind):
 
     probability: ClassVar[bool] = False
     type: Literal["value"]
-    answers: Annotated[dict[AnswerWord, float], Field(min_length=2, max_length=16)] = Field(
+    answers: Annotated[dict[AnswerWord, Number], Field(min_length=2, max_length=16)] = Field(
         description="The number that each answer word stands for, like {bad: 1, fair: 3, good: 5}."
     )
 

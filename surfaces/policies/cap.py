@@ -12,6 +12,9 @@ from pydantic import Field
 from surfaces.policies.base import Attribute, Entry, PolicyKind
 from surfaces.visit import Visit
 
+DEPTH = 8
+"""Lists and mappings within one another that are told apart."""
+
 
 class CapPolicy(PolicyKind):
     """At most `max` entries with the same value of an attribute, say two of a company; the best of them stay.
@@ -38,17 +41,19 @@ class CapPolicy(PolicyKind):
 def _values(value: object) -> frozenset[Hashable]:
     """What of an attribute is counted: the entries of a list, else the value; nothing of what is absent or empty."""
     entries = value if isinstance(value, list | tuple | set | frozenset) else [value]
-    return frozenset(_frozen(entry) for entry in entries if not _absent(entry))
+    return frozenset(_frozen(entry, DEPTH) for entry in entries if not _absent(entry))
 
 
 def _absent(value: object) -> bool:
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
-def _frozen(value: object) -> Hashable:
-    """The value as something that can be counted: equal values stay equal."""
+def _frozen(value: object, depth: int) -> Hashable:
+    """The value as something that can be counted: equal values stay equal, and what lies deeper counts as equal."""
+    if isinstance(value, dict | list | tuple) and not depth:
+        return ()
     if isinstance(value, dict):
-        return frozenset((key, _frozen(entry)) for key, entry in value.items())
+        return frozenset((key, _frozen(entry, depth - 1)) for key, entry in value.items())
     if isinstance(value, list | tuple):
-        return tuple(_frozen(entry) for entry in value)
+        return tuple(_frozen(entry, depth - 1) for entry in value)
     return value if isinstance(value, str | int | float | bool) else repr(value)

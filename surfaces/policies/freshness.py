@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Literal
 
 from pydantic import Field
 
 from surfaces.fields import Duration
+from surfaces.moments import moment
 from surfaces.policies.base import Attribute, Entry, PolicyKind, Share, best_first
 from surfaces.visit import Visit
 
@@ -34,18 +33,6 @@ class FreshnessPolicy(PolicyKind):
         return best_first([replace(entry, relevance=self._mixed(entry, visit.now)) for entry in slate])
 
     def _mixed(self, entry: Entry, now: float) -> float:
-        posted = seconds(entry.attributes.get(self.by))
+        posted = moment(entry.attributes.get(self.by))
         fresh = 0.0 if posted is None else 0.5 ** (max(now - posted, 0.0) / self.half_life)
         return (1 - self.strength) * entry.relevance + self.strength * fresh
-
-
-def seconds(value: object) -> float | None:
-    """The time as seconds since 1970; a time without a zone is UTC. None for what tells no time."""
-    try:
-        if isinstance(value, str):
-            at = datetime.fromisoformat(value)
-            return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
-        number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None

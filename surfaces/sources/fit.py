@@ -28,6 +28,8 @@ def fit_sources(surface: SurfaceSpec, data: Interactions, ledger: Ledger, engine
 def fit_all(materials: Materials) -> Retrieval:
     """The surface's sources, made of the materials and fitted. Raises ConfigError for what is not to be had."""
     surface, fitted = materials.surface, []
+    for each in surface.filters:
+        each.check(materials.data.clock)
     for kind in surface.sources:
         source = kind.build(materials)
         source.fit(materials.data)

@@ -24,7 +24,7 @@ RRF = 60
 G. Cormack, C. Clarke, S. Büttcher, "Reciprocal rank fusion outperforms Condorcet and individual rank learning methods",
 SIGIR 2009.
 """
-ROUNDS, WIDER = 5, 4
+ROUNDS, WIDER = 4, 4
 """A source whose candidates are filtered out is asked again for so many times more, at most that often."""
 
 
@@ -109,7 +109,7 @@ class Retrieval:
             lists = {"popular": picked.best(Fitted("popular", self.last_resort, wanted))}
         merged = fuse(lists, {fitted.name: fitted.weight for fitted in self.sources})
         known = {candidate.item_id for candidate in merged}
-        more = picked.passing([item_id for item_id in brought if item_id not in known])
+        more = picked.passing(list(visit.lookup(item_id for item_id in brought if item_id not in known)))
         return [*merged, *(Candidate(item_id, {}) for item_id in more)]
 
     def place(self, visit: Visit, item_ids: Sequence[str]) -> list[Candidate]:

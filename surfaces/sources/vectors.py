@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,8 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-TEXTS_AT_ONCE = 256
+TEXTS_AT_ONCE = 32
+"""The engine scores nothing while it embeds: a few texts at a time, then requests have their turn."""
 RECENT = 50
 HALF_LIFE = 5.0
 """In events: the item chosen that many events earlier weighs half as much in the member's vector."""
@@ -30,7 +32,7 @@ class Vectors:
     def of(cls, texts: Sequence[str], embed: Embed) -> Vectors:
         """The vectors of texts, a few hundred at once; without any text there are no vectors, of one dimension."""
         starts = range(0, len(texts), TEXTS_AT_ONCE)
-        parts = [embed(texts[start : start + TEXTS_AT_ONCE]) for start in starts] or [
+        parts = [_in_turn(embed, texts[start : start + TEXTS_AT_ONCE]) for start in starts] or [
             np.zeros((0, 1), dtype=np.float32)
         ]
         rows_ID = np.ascontiguousarray(np.concatenate(parts), dtype=np.float32)
@@ -46,3 +48,9 @@ class Vectors:
         weights = 0.5 ** (np.arange(len(recent) - 1, -1, -1.0) / HALF_LIFE)
         mean_D: Rows = ((weights / weights.sum()) @ self.rows_ID[recent]).astype(np.float32)
         return mean_D
+
+
+def _in_turn(embed: Embed, texts: Sequence[str]) -> Rows:
+    made = embed(texts)
+    time.sleep(0)  # lets a thread go on that waits for the engine
+    return made

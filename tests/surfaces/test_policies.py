@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from prompts.errors import SpecError
 from surfaces.kinds import kinds
 from surfaces.ledger.records import Event
+from surfaces.moments import moment as seconds
 from surfaces.policies.base import Entry, Policy, PolicyKind, best_first, by_place, in_this_order, relevances
-from surfaces.policies.freshness import seconds
 from surfaces.spec import SurfaceSpec
 from surfaces.spec_file import read_spec
 from surfaces.visit import NOBODY, Visit
