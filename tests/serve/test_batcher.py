@@ -373,3 +373,28 @@ def test_pace_follows_the_engine_and_ignores_tiny_batches() -> None:
     for _ in range(20):
         pace.learn(1000, 2.0)
     assert pace.expects(500) == pytest.approx(1.0, rel=0.01)
+
+
+def test_a_tree_that_fails_takes_its_siblings_off_the_queue(engine: Controlled) -> None:
+    engine.error = RuntimeError("broken")
+    tree = engine.read(tree_of(3))
+
+    async def work(batcher: Batcher) -> tuple[int, int]:
+        with pytest.raises(DegradedError):
+            await batcher.score(tree, now() + 10, [tree] * 30)
+        await asyncio.sleep(0.05)
+        return batcher.waiting, batcher.queued_slots
+
+    assert run(Batcher(engine, Limits(batch_slots=tree.size, gather_s=0.02)), work) == (0, 0)
+
+
+def test_trees_that_ask_back_are_scored_with_the_first(engine: Controlled) -> None:
+    trees = [engine.read(tree_of(n, f"film {n}")) for n in (3, 1, 2)]
+    alone = [engine.engine.score([tree])[0] for tree in trees]
+
+    async def work(batcher: Batcher) -> Scored:
+        return await batcher.score(trees[0], now() + 10, trees[1:])
+
+    scored = run(Batcher(engine, Limits(gather_s=0.02)), work)
+    for found, right in zip([scored.scores, *scored.back], alone, strict=True):
+        assert np.allclose(np.concatenate(found.logp), np.concatenate(right.logp), atol=1e-5)

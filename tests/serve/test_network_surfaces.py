@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +18,7 @@ from serve.schemas import RankRequest
 from serve.services import Services
 from serve.shortlist import draw_up
 from surfaces.heads.reading import read_heads
+from surfaces.ledger.records import Item
 from surfaces.ledger.store import Ledger
 from surfaces.ledger.tables import import_tables
 from surfaces.reciprocal import joined
@@ -270,3 +272,58 @@ def test_a_surface_by_vectors_alone_and_a_boost(network: Ledger, tiny_engine: To
     places = [network.item(item_id).attributes["location"] == city for item_id in reply.item_ids]
     assert any(places)
     assert places == sorted(places, reverse=True), "those in the city come first, each in the model's order"
+
+
+def test_the_other_sides_are_not_asked_with_the_visitors_query(services: Services, active: str) -> None:
+    ready = services.surface("people")
+    asked = []
+    for context in ({}, {"query": "nurse in Vienna"}):
+        body = {"member_id": active, "candidates": ["u1", "u2", "u3"], "context": context}
+        shortlist = draw_up(RankRequest.model_validate(body), ready, services.ledger)
+        trees = write(ready, shortlist, services).sides.trees
+        asked.append(sorted(repr([node.pieces for node in tree.nodes]) for tree in trees))
+    assert asked[0] == asked[1], "only the order of the candidates may differ"
+
+
+def test_bids_beyond_measure_keep_their_order(client: Client, active: str) -> None:
+    ads = [
+        {"item_id": name, "title": "An ad", "bid": bid}
+        for name, bid in (("low", -1.7e308), ("mid", 1), ("high", 1e308))
+    ]
+    slate = client.rank("ads", member_id=active, candidates=ads, k=3, deadline_ms=LONG)
+    assert slate.item_ids == ["high", "mid", "low"]
+    assert all(isinstance(entry["utility"], float) for entry in slate.json["slate"])
+
+
+def test_a_pin_of_what_is_not_there_is_left_out_and_a_brought_stranger_is_told(
+    network: Ledger, tiny_engine: TorchEngine, active: str
+) -> None:
+    network.put_items([Item("deep", "job", {"title": "Deep", "company": json.loads("[" * 500 + "]" * 500)})])
+    services = Services.open(network, tiny_engine, Registry.shipped())
+    file = """
+    surface: pinned
+    description: Jobs
+    item_kind: job
+    prompt: {instruction: Jobs., item: "{{ title }}"}
+    sources: [{type: popular, k: 5}, {type: request, k: 5}]
+    heads: [{name: apply, type: pointwise, weight: 1}]
+    policies: [{type: pin, items: [gone, deep, j1]}, {type: cap, by: company, max: 1}]
+    """
+    services.add(file, "pinned.yaml")
+    with served(services) as client:
+        client.until_ready()
+        reply = client.rank("pinned", member_id=active, k=5, deadline_ms=LONG)
+        assert (reply.status, reply.json["degraded"]) == (200, False)
+        assert reply.item_ids[:2] == ["deep", "j1"]
+        told = client.rank("pinned", member_id=active, candidates=["nobody"], deadline_ms=LONG)
+        assert (told.status, "unknown item 'nobody'" in told.json["detail"]) == (404, True)
+
+
+def test_a_full_house_is_told_as_such(client: Client, services: Services) -> None:
+    room, services.retrieval.room = services.retrieval.room, 0
+    try:
+        reply = client.ask("POST", "/v1/surfaces/jobs/preview", {"member_id": "m1"})
+        assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+        assert client.ask("GET", "/v1/surfaces").status == 200
+    finally:
+        services.retrieval.room = room

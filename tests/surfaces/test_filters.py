@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import pytest
 from pydantic import ValidationError
 
+from prompts.errors import ConfigError
 from surfaces.filters.available import AvailableFilter
 from surfaces.filters.blocked import BlockedFilter
 from surfaces.filters.seen import SeenFilter
@@ -204,3 +205,11 @@ def test_a_wrong_condition_is_told_when_the_file_is_read() -> None:
         where("item.title.upper()")
     with pytest.raises(ValidationError):
         where("person.age > 3")
+
+
+def test_within_needs_times() -> None:
+    lately = SeenFilter(type="seen", within=86_400.0)
+    lately.check("time")
+    SeenFilter(type="seen").check("order")
+    with pytest.raises(ConfigError, match="within needs times, but this ledger's clock is 'order'"):
+        lately.check("order")

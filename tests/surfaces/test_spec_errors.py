@@ -312,3 +312,14 @@ def test_any_shuffle_of_lines_is_accepted_or_told_with_its_place(text: str) -> N
     else:
         told = []
     assert all(LINE.fullmatch(line) for line in told)
+
+
+def test_a_head_may_not_be_called_as_the_other_sides_answer() -> None:
+    heads = "heads: [{name: meet, type: pointwise, weight: 1}, {name: meet_back, type: choice, weight: 0}]"
+    text = (
+        "surface: people\ndescription: x\nitem_kind: person\nprompt: {instruction: x, item: x}\n"
+        f"sources: [{{type: popular, k: 1}}]\n{heads}\n"
+    )
+    read_spec(text, "f.yaml")
+    with pytest.raises(SpecError, match=r"^f\.yaml:6:58: heads\[1\]\.name: is what the other side's answer is called"):
+        read_spec(text + "reciprocal: {}\n", "f.yaml")
