@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from inspect import isabstract
 from typing import Any, Literal, get_args
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -97,7 +98,7 @@ def _installed(point: EntryPoint, family: Family) -> type[Strict] | None:
     try:
         kind = point.load()
         named = get_args(kind.model_fields["type"].annotation) == (point.name,)
-        return kind if named and issubclass(kind, base) else None
+        return kind if named and issubclass(kind, base) and not isabstract(kind) else None
     except Exception:  # another package's code: whatever it raises, the rest must work
         logger.exception("prismrank.%s: the kind '%s' (%s) cannot be loaded", family, point.name, point.value)
         return None

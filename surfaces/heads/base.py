@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, NamedTuple
 
@@ -74,9 +75,9 @@ class HeadKind(Strict):
         """The answer words that the head reads, apart from those that choice heads share."""
         return ()
 
+    @abstractmethod
     def read(self, answers: Answers) -> Array:
         """[L]: the head's value of every leaf, before calibration."""
-        raise NotImplementedError
 
     def value(self, answers: Answers) -> Array:
         """[L]: the calibrated value of every leaf."""

@@ -70,9 +70,9 @@ class PolicyKind(Strict):
         """The policy, made ready. Raises ConfigError for what is not to be had."""
         return self
 
-    def apply(self, slate: Sequence[Entry], visit: Visit, k: int) -> list[Entry]:
-        """See `Policy`."""
-        raise NotImplementedError
+    def apply(self, slate: Sequence[Entry], visit: Visit, k: int) -> list[Entry]:  # noqa: ARG002
+        """See `Policy`. A kind that builds another policy needs none of its own: this one changes nothing."""
+        return list(slate)
 
 
 def relevances(utilities: Sequence[float] | npt.NDArray[np.float64]) -> list[float]:

@@ -5,6 +5,7 @@ Legend of array names: I items, H events of a history, in the order of time.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -178,9 +179,9 @@ class SourceKind(Strict):
         """The source's name on this surface."""
         return self.name or self.type
 
+    @abstractmethod
     def build(self, materials: Materials) -> Source:
         """The source, not yet fitted. Raises ConfigError for what is not to be had."""
-        raise NotImplementedError
 
 
 def retrieve(

@@ -24,8 +24,8 @@ RRF = 60
 G. Cormack, C. Clarke, S. Büttcher, "Reciprocal rank fusion outperforms Condorcet and individual rank learning methods",
 SIGIR 2009.
 """
-ROUNDS, WIDER = 4, 4
-"""A source whose candidates are filtered out is asked again for so many times more, at most that often."""
+AT_FIRST, ROUNDS, WIDER = 25, 4, 4
+"""A source is asked for at least 25; where they are filtered out, for four times as many, up to 64 times as many."""
 
 
 class Candidate(NamedTuple):
@@ -161,7 +161,7 @@ class _Picking:
         """The source's best items that pass the filters."""
         if isinstance(fitted.source, Naming):
             return self.passing(fitted.source.named(self.visit))[: fitted.k]
-        wanted, kept = fitted.k, list[str]()
+        wanted, kept = max(fitted.k, AT_FIRST), list[str]()
         for _ in range(ROUNDS):
             found = retrieve(fitted.source, self.history_H, wanted, self.indices, self.visit)
             kept = self.passing([self.retrieval.item_ids[item] for item, _ in found])

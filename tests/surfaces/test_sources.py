@@ -26,7 +26,7 @@ from surfaces.sources.fit import fit_sources
 from surfaces.sources.merge import RRF, Candidate, Retrieval, fallback_order, fuse, parts, shares
 from surfaces.sources.popular import FEWEST, Popular
 from surfaces.sources.recent import Recent
-from surfaces.sources.vectors import HALF_LIFE, RECENT, Vectors
+from surfaces.sources.vectors import HALF_LIFE, RECENT, TEXTS_AT_ONCE, Vectors
 from surfaces.spec import SurfaceSpec
 from surfaces.visit import NOBODY, Visit
 from tests.contracts.test_source_contract import drawn, history, interactions
@@ -269,7 +269,7 @@ def test_the_model_is_not_called_at_request_time() -> None:
     source = Embedding(Vectors.of([f"{place + 1} 1" for place in range(600)], embed))
     source.fit(interactions([], items=600))
     calls = embed.calls
-    assert calls == 3
+    assert calls == math.ceil(600 / TEXTS_AT_ONCE)
     retrieve(source, history([1, 2, 3]), 10, {1, 2, 3})
     source.scores(history([1, 2, 3]))
     assert embed.calls == calls
