@@ -12,7 +12,7 @@ from surfaces.ledger.store import Ledger
 from surfaces.policies.base import Entry, Policy, PolicyKind
 from surfaces.registry import Declared
 from surfaces.sources.base import Interactions, Materials
-from surfaces.sources.fit import fit_all, interactions_of
+from surfaces.sources.fit import fit_sources, interactions_of
 from surfaces.sources.merge import Retrieval
 from surfaces.spec import SurfaceSpec
 from surfaces.visit import Visit
@@ -65,6 +65,6 @@ def make_ready(
     spec = declared.spec
     data = interactions or interactions_of(spec, ledger)
     materials = Materials(spec, data, ledger, engine)
-    retrieval = fit_all(materials)
+    retrieval = fit_sources(materials)
     policies = [Ordered(kind, kind.build(materials)) for kind in spec.policies]
     return ServedSurface(spec, declared.form, declared.version, retrieval, policies, declared.text)

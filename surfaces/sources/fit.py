@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import cast
 
-from foundation.engine.base import Engine
 from surfaces.filters.base import FilterKind
 from surfaces.filters.seen import SeenFilter
 from surfaces.kinds import kinds
@@ -17,16 +16,11 @@ from surfaces.sources.popular import Popular
 from surfaces.spec import SurfaceSpec
 
 
-def fit_sources(surface: SurfaceSpec, data: Interactions, ledger: Ledger, engine: Engine | None) -> Retrieval:
-    """The surface's sources, fitted to `data` (`interactions_of(surface, ledger)`, or an earlier part of it).
+def fit_sources(materials: Materials) -> Retrieval:
+    """The surface's sources, made of the materials and fitted to its interactions.
 
-    Raises ConfigError for what the ledger's clock or an absent engine rules out.
+    Raises ConfigError for what the ledger's clock or an absent model rules out.
     """
-    return fit_all(Materials(surface, data, ledger, engine))
-
-
-def fit_all(materials: Materials) -> Retrieval:
-    """The surface's sources, made of the materials and fitted. Raises ConfigError for what is not to be had."""
     surface, fitted = materials.surface, []
     for each in surface.filters:
         each.check(materials.data.clock)

@@ -28,6 +28,7 @@ from surfaces.authoring.wording import item_template
 from surfaces.ledger.records import Event, Item, Member
 from surfaces.ledger.store import Ledger
 from surfaces.registry import Registry
+from surfaces.sources.base import Materials
 from surfaces.sources.fit import fit_sources, interactions_of
 from surfaces.spec import SurfaceSpec, check_answers
 from surfaces.spec_file import SpecFile, read_spec
@@ -348,10 +349,12 @@ def test_every_offer_in_a_comment_is_right_when_it_is_switched_on(
         spec = surface(changed)
         sources = [source for source in spec.sources if source.type != "embedding"]
         fit_sources(
-            spec.model_copy(update={"sources": tuple(sources), "policies": ()}),
-            interactions_of(spec, ledger),
-            ledger,
-            None,
+            Materials(
+                spec.model_copy(update={"sources": tuple(sources), "policies": ()}),
+                interactions_of(spec, ledger),
+                ledger,
+                None,
+            )
         )
 
 
@@ -400,7 +403,7 @@ def test_whatever_the_ledger_holds_the_draft_is_right_and_its_sources_fit(
         check_answers(spec, triples)
         told = advice_of(text, ledger)
         assert not [line for line in told if re.search(r"has '|clock|no time|longer than", line)], told
-        retrieval = fit_sources(spec, interactions_of(spec, ledger), ledger, None)
+        retrieval = fit_sources(Materials(spec, interactions_of(spec, ledger), ledger, None))
         assert retrieval.gather(Visit(lookup=ledger.items)) is not None
         assert all(isinstance(spec.prompt.wording().leaf({**thing, "item_id": "i"}), str) for thing in things)
 
@@ -509,7 +512,7 @@ def test_advice_is_in_the_order_of_the_file_and_said_once() -> None:
 def trials(text: str, ledger: Ledger, **changes: Any) -> tuple[list[str], SurfaceSpec, list[Trial]]:
     """What is said after real retrieval for three members; `changes` are to what a model would have measured."""
     spec = surface(text)
-    retrieval = fit_sources(spec, interactions_of(spec, ledger), ledger, None)
+    retrieval = fit_sources(Materials(spec, interactions_of(spec, ledger), ledger, None))
     found = []
     for name in ("m00", "m01", "m02"):
         visit = Visit(ledger.timeline(name), name, ledger.member(name).profile, now=1e9, lookup=ledger.items)
@@ -560,7 +563,7 @@ def test_evidence_that_says_nothing_is_found(films: Ledger, open_new: Callable[[
     spec = surface(text)
     empty = open_new()
     empty.put_items([Item("a", "movie", {"title": "A"})])
-    retrieval = fit_sources(spec, interactions_of(spec, empty), empty, None)
+    retrieval = fit_sources(Materials(spec, interactions_of(spec, empty), empty, None))
     candidates = retrieval.gather(Visit(lookup=empty.items))
     assert silent(spec, retrieval, Visit(), candidates) == {"co_visitation"}
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from prompts.errors import ConfigError
 from surfaces.ledger.records import Event
 from surfaces.ledger.store import Ledger
-from surfaces.sources.base import NOTHING, Interactions, best
+from surfaces.sources.base import NOTHING, Interactions, Materials, best
 from surfaces.sources.bm25 import HALF_LIFE, QUERY_CAP, RECENT, Asks, Bm25, TextIndex, words
 from surfaces.sources.fit import fit_sources
 from surfaces.visit import NOBODY, Visit
@@ -133,7 +133,7 @@ def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
 def test_search_on_movielens(movielens: Ledger) -> None:
     spec = surface("type: bm25, k: 5, from: query", "type: bm25, name: lately, k: 5, from: timeline")
     spec = spec.model_copy(update={"evidence": ("bm25",)})
-    found = fit_sources(spec, Interactions.of(movielens, "movie"), movielens, None)
+    found = fit_sources(Materials(spec, Interactions.of(movielens, "movie"), movielens, None))
     star_wars = next(item for item in movielens.all_items("movie") if item.attributes["title"] == "Star Wars")
     seen = [Event("x", star_wars.item_id, "movies", "watch", 1.0)]
     brought = found.gather(Visit(seen, context={"query": "the godfather"}, lookup=movielens.items))

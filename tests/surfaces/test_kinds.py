@@ -165,6 +165,7 @@ from surfaces.heads.reading import read_heads
 from surfaces.ledger.records import Item
 from surfaces.ledger.store import Ledger
 from surfaces.policies.base import Entry
+from surfaces.sources.base import Materials
 from surfaces.sources.fit import fit_sources, interactions_of
 from surfaces.spec_file import as_yaml, read_spec
 from surfaces.spec_schema import surface_schema
@@ -176,7 +177,7 @@ schema = surface_schema()
 titles = {"a": "Anna", "b": "Bert", "c": "Christopher", "d": "Dora", "e": "Emil"}
 with Ledger.open("sqlite:///ledger.sqlite") as ledger:
     ledger.write(items=[Item(name, "thing", {"title": title}) for name, title in titles.items()])
-    retrieval = fit_sources(spec, interactions_of(spec, ledger), ledger, None)
+    retrieval = fit_sources(Materials(spec, interactions_of(spec, ledger), ledger, None))
     visit = Visit(lookup=ledger.items)
     found = [candidate.item_id for candidate in retrieval.gather(visit)]
     said = [piece.text for piece in retrieval.evidence(visit, found, compress=False)]

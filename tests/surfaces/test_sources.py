@@ -19,7 +19,7 @@ from surfaces.ledger.records import Event, Item, Member
 from surfaces.ledger.store import Ledger
 from surfaces.registry import Registry
 from surfaces.sources import co_visitation
-from surfaces.sources.base import NOTHING, Indices, Interactions, best, retrieve
+from surfaces.sources.base import NOTHING, Indices, Interactions, Materials, best, retrieve
 from surfaces.sources.co_visitation import CoVisitation
 from surfaces.sources.embedding import Embedding
 from surfaces.sources.fit import fit_sources
@@ -156,7 +156,7 @@ def test_a_half_life_needs_times(ledger: Ledger, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="popular: half_life needs times, but this ledger's clock is 'order'"):
             Popular(half_life=60.0).fit(data)
         with pytest.raises(ConfigError, match="half_life"):
-            fit_sources(surface("type: popular, k: 3, half_life: 14d"), data, ordered, None)
+            fit_sources(Materials(surface("type: popular, k: 3, half_life: 14d"), data, ordered, None))
 
 
 # Co-visitation
@@ -386,7 +386,7 @@ def test_shares_tell_what_each_source_brought() -> None:
 
 
 def retrieval(ledger: Ledger, *sources: str, more: str = "") -> Retrieval:
-    return fit_sources(surface(*sources, more=more), Interactions.of(ledger, "movie"), ledger, None)
+    return fit_sources(Materials(surface(*sources, more=more), Interactions.of(ledger, "movie"), ledger, None))
 
 
 def visit_of(ledger: Ledger, timeline: Sequence[Event] = (), **more: Any) -> Visit:
@@ -557,7 +557,7 @@ def test_embedding_needs_a_model(ledger: Ledger) -> None:
 
 def test_embedding_with_a_real_model(ledger: Ledger, tiny_engine: TorchEngine) -> None:
     data = Interactions.of(ledger, "movie")
-    fitted = fit_sources(surface("type: embedding, k: 3", more=SEEN), data, ledger, tiny_engine)
+    fitted = fit_sources(Materials(surface("type: embedding, k: 3", more=SEEN), data, ledger, tiny_engine))
     found = fitted.gather(visit_of(ledger, chosen("x", "c")))
     assert len(found) == 3
     vectors = tiny_engine.embed([name.upper() for name in "abcdef"])
@@ -569,7 +569,7 @@ def test_embedding_with_a_real_model(ledger: Ledger, tiny_engine: TorchEngine) -
 def test_the_shipped_surface_on_movielens(movielens: Ledger) -> None:
     spec = Registry.shipped().surface("movies")
     spec = spec.model_copy(update={"sources": spec.sources[:2]})
-    fitted = fit_sources(spec, Interactions.of(movielens, "movie"), movielens, None)
+    fitted = fit_sources(Materials(spec, Interactions.of(movielens, "movie"), movielens, None))
     timeline = movielens.timeline("196")
     found = fitted.gather(visit_of(movielens, timeline))
     assert len(found) >= 100
