@@ -5,8 +5,15 @@ from __future__ import annotations
 import random
 import time
 
+from surfaces.authoring.advice import in_order
+from surfaces.authoring.advice_file import of_file
+from surfaces.authoring.advice_ledger import of_ledger
+from surfaces.authoring.survey import kinds_of, survey
 from surfaces.ledger.records import Event, Item, Member
 from surfaces.ledger.store import Ledger
+from surfaces.registry import Registry
+from surfaces.spec import SurfaceSpec
+from surfaces.spec_file import read_spec
 
 DAY = 86_400.0
 HOSTILE = (
@@ -69,3 +76,20 @@ def fill_hostile(ledger: Ledger) -> None:
 
 
 ACTIONS = ("Add To Cart", "none", "yes", "like", "show", "# x")
+
+
+SHIPPED = Registry.shipped()
+
+
+def surface(text: str) -> SurfaceSpec:
+    spec = read_spec(text, "mine.yaml").spec
+    assert isinstance(spec, SurfaceSpec)
+    return spec
+
+
+def advice_of(text: str, ledger: Ledger) -> list[str]:
+    """What is said of a file beside a ledger, a line each."""
+    file, spec = read_spec(text, "mine.yaml"), surface(text)
+    form = SHIPPED.trunk(spec.trunk)
+    found = survey(ledger, spec.item_kind)
+    return [one.line(file) for one in in_order([*of_file(spec), *of_ledger(spec, form, found, kinds_of(ledger))], file)]

@@ -26,3 +26,22 @@ def fill(ledger: Ledger, *, members: int = MEMBERS, events: int = EVENTS) -> Non
         for n in range(members)
         for place, film in enumerate(rng.sample([film for film in range(FILMS) if film % 2 == n % 2], events))
     )
+
+
+def chosen(member_id: str, *items: str) -> list[Event]:
+    return [Event(member_id, item, "movies", "watch", float(place)) for place, item in enumerate(items, 1)]
+
+
+def fill_few(ledger: Ledger) -> None:
+    """Films a to f and a song; three members. Nobody chose f; ann was shown e and heard the song."""
+    ledger.write(
+        items=[*(Item(name, "movie", {"title": name.upper()}) for name in "fedcba"), Item("song", "song", {})],
+        members=[Member(name, {}) for name in ("ann", "bob", "cy", "new")],
+        events=[
+            *chosen("ann", "a", "b", "c"),
+            *chosen("bob", "b", "a", "d"),
+            *chosen("cy", "a", "c"),
+            Event("ann", "e", "movies", "show", 2.5),
+            Event("ann", "song", "songs", "like", 1.5),
+        ],
+    )
