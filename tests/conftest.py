@@ -1,8 +1,11 @@
-"""What every test may use: a tiny real model, and property tests without a deadline on a busy machine."""
+"""What every test may use: a tiny real model, real databases, property tests without a deadline on a busy machine."""
 
 from __future__ import annotations
 
 import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -16,6 +19,8 @@ from foundation import tokenizer
 from foundation.config import ModelConfig
 from foundation.engine.torch import TorchEngine
 from foundation.tokenizer import TextEncoder
+from surfaces.ledger.store import Ledger
+from tests.databases import BACKENDS, POSTGRES, Open
 
 torch.set_num_threads(1)
 settings.register_profile("prismrank", deadline=None)
@@ -50,3 +55,19 @@ def tiny_engine(tiny_encoder: TextEncoder) -> TorchEngine:
     """A real engine over a tiny mixture of experts with random weights and a compressor."""
     size = len(tiny_encoder.tokenizer)
     return TorchEngine(models.build(tiny_config(vocab_size=size)), tiny_encoder, "tiny@random")
+
+
+@pytest.fixture(params=BACKENDS)
+def open_tenant(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
+    """Opens a tenant; all of a test's tenants share one database."""
+    opened: list[Ledger] = []
+    prefix = uuid.uuid4().hex if request.param == "postgres" else ""
+    url = str(POSTGRES) if request.param == "postgres" else f"sqlite:///{tmp_path}/ledger.sqlite"
+
+    def open_one(tenant: str) -> Ledger:
+        opened.append(Ledger.open(url, prefix + tenant))
+        return opened[-1]
+
+    yield open_one
+    for ledger in opened:
+        ledger.close()

@@ -5,13 +5,10 @@ SQLite always; PostgreSQL when PRISMRANK_TEST_POSTGRES holds a URL (each test is
 
 from __future__ import annotations
 
-import os
 import threading
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,27 +18,7 @@ from prompts.errors import LedgerError, UnknownError
 from surfaces.ledger import store
 from surfaces.ledger.records import Clock, Counts, Event, Item, Member
 from surfaces.ledger.store import Ledger
-
-POSTGRES = os.environ.get("PRISMRANK_TEST_POSTGRES")
-BACKENDS = ["sqlite", *(["postgres"] if POSTGRES else [])]
-
-Open = Callable[[str], Ledger]
-
-
-@pytest.fixture(params=BACKENDS)
-def open_tenant(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
-    """Opens a tenant; all of a test's tenants share one database."""
-    opened: list[Ledger] = []
-    prefix = uuid.uuid4().hex if request.param == "postgres" else ""
-    url = str(POSTGRES) if request.param == "postgres" else f"sqlite:///{tmp_path}/ledger.sqlite"
-
-    def open_one(tenant: str) -> Ledger:
-        opened.append(Ledger.open(url, prefix + tenant))
-        return opened[-1]
-
-    yield open_one
-    for ledger in opened:
-        ledger.close()
+from tests.databases import Open
 
 
 @pytest.fixture

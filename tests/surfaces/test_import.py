@@ -24,7 +24,7 @@ from surfaces.ledger.records import Counts, Event, Item, Member
 from surfaces.ledger.schema import imports
 from surfaces.ledger.store import Ledger, identified
 from surfaces.ledger.tables import Table, Tables, import_tables
-from tests.contracts.test_ledger_contract import BACKENDS, POSTGRES
+from tests.databases import BACKENDS, POSTGRES
 
 ROOT = Path(__file__).parents[2]
 MEMBERS, ITEMS = 40, 25

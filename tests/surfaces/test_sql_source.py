@@ -6,10 +6,7 @@ SQLite always; PostgreSQL when PRISMRANK_TEST_POSTGRES holds a URL.
 from __future__ import annotations
 
 import logging
-import os
 import time
-import uuid
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,26 +27,8 @@ from surfaces.sources.sql_text import LENGTH_CAP, checked
 from surfaces.spec_file import read_spec
 from surfaces.visit import NOBODY, Visit
 from tests.contracts.test_source_contract import history
+from tests.databases import Open
 from tests.surfaces.test_sources import surface
-
-POSTGRES = os.environ.get("PRISMRANK_TEST_POSTGRES")
-Open = Callable[[str], Ledger]
-
-
-@pytest.fixture(params=["sqlite", *(["postgres"] if POSTGRES else [])])
-def open_tenant(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
-    """Opens a tenant; all of a test's tenants share one database."""
-    opened: list[Ledger] = []
-    prefix = uuid.uuid4().hex if request.param == "postgres" else ""
-    url = str(POSTGRES) if request.param == "postgres" else f"sqlite:///{tmp_path}/ledger.sqlite"
-
-    def open_one(tenant: str) -> Ledger:
-        opened.append(Ledger.open(url, prefix + tenant))
-        return opened[-1]
-
-    yield open_one
-    for ledger in opened:
-        ledger.close()
 
 
 @pytest.fixture
