@@ -50,7 +50,7 @@ $(BIN)/python:
 $(VENV)/.runtime: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing prismrank and what it needs into $(VENV) (a few minutes, once) …"
 	@$(PIP) torch
-	@$(PIP) --editable .
+	@$(PIP) --editable '.[evaluate]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
