@@ -25,14 +25,16 @@ from serve.commands.parts import SHIPPED_MODEL, open_engine, progress_bar
 from serve.server import bind, serving
 from serve.services import Services
 from surfaces.evaluation.foundation import FoundationMethod
-from surfaces.evaluation.methods import baseline
+from surfaces.evaluation.method import FromSource, Method
+from surfaces.evaluation.protocols import leave_one_out
 from surfaces.evaluation.report import Report
-from surfaces.evaluation.run import evaluate
-from surfaces.evaluation.splits import leave_one_out
+from surfaces.evaluation.run import rank
 from surfaces.ledger.records import Item
 from surfaces.ledger.store import Ledger
 from surfaces.ledger.tables import import_tables
 from surfaces.registry import Registry
+from surfaces.sources.co_visitation import CoVisitation
+from surfaces.sources.popular import Popular
 from surfaces.worlds.movielens import load_movielens
 
 SEED = 7
@@ -230,16 +232,15 @@ def _held_out(stage: Stage, engine: Engine) -> None:
     """A small comparison on held-out events, computed now."""
     stage.act("held-out films: the next film of 50 members among 100 candidates")
     registry, spec = stage.services.registry, stage.services.surface(SURFACE).spec
-    split = leave_one_out(stage.ledger, spec.item_kind, members=50, seed=SEED)
+    split = leave_one_out(stage.ledger, spec, members=50, seed=SEED, candidates=100)
     form = registry.trunk(spec.trunk)
     foundation = FoundationMethod(spec, form, stage.ledger, engine, split.train)
-    methods = [foundation, *(baseline(name, split.train) for name in ("popular", "co_visitation"))]
+    popular = FromSource("popular", Popular(), split.train)
+    methods: list[Method] = [foundation, popular, FromSource("co_visitation", CoVisitation(), split.train)]
     with progress_bar(stage.console) as progress:
         bar = progress.add_task("ranking", total=len(split.cases))
-        report = evaluate(
-            SURFACE, split, methods, candidates=100, seed=SEED,
-            progress=lambda done, _: progress.update(bar, completed=done),
-        )  # fmt: skip
+        results = rank(split, methods, stage.ledger, progress=lambda done, _: progress.update(bar, completed=done))
+    report = Report(SURFACE, split, results)
     stage.tell(
         _figures(report),
         "[dim]Each member's last rated film stands among 99 films drawn from those they have not rated. The sources "
@@ -251,7 +252,7 @@ def _held_out(stage: Stage, engine: Engine) -> None:
 def _figures(report: Report) -> Table:
     labels = {"foundation": "model"}
     table = _table(("method", 15), ("NDCG@10", 20), ("hit rate@10", 20), ("MRR", 20))
-    for method in report.values:
+    for method in report.results:
         found = [report.figure(method, metric) for metric in ("ndcg@10", "hr@10", "mrr")]
         shown = [f"{value:.3f} [dim]\\[{low:.2f}, {high:.2f}][/]" for value, low, high in found]
         table.add_row(labels.get(method, method), *shown)

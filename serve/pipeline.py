@@ -14,6 +14,7 @@ from foundation.engine.base import TokenTree
 from prompts.errors import CapacityError
 from prompts.tree import PromptTree
 from serve.batcher import Scored
+from serve.experiments import experiment_of
 from serve.fallback import DegradedError, in_retrieval_order, on_slate
 from serve.schemas import Explanation, RankedItem, RankReply, RankRequest
 from serve.served import ServedSurface
@@ -24,7 +25,6 @@ from serve.workers import Workers
 from surfaces.compose import Composer
 from surfaces.happenings import attributes_of
 from surfaces.heads.reading import HeadReading, read_heads
-from surfaces.policies.base import best_first, relevances
 from surfaces.reciprocal import Asker, OtherSides, mutual
 
 logger = logging.getLogger(__name__)
@@ -54,20 +54,26 @@ async def rank(request: RankRequest, name: str, services: Services, arrived: flo
     with watch.part("retrieve"):
         shortlist = await services.retrieval.run(draw_up, request, surface, services.ledger)
     try:
-        services.batcher.admit(deadline - services.composing.expects())
-        with watch.part("compose"):
-            prompt = await _by(deadline, services.composing, write, surface, shortlist, services)
-        with watch.part("queue"):
-            scored = await services.batcher.score(prompt.tokens, deadline, prompt.back)
-        watch.parts["queue"], watch.parts["score"] = scored.queue_s, scored.score_s
-        slate = await _by(deadline, services.retrieval, judge, scored, prompt, shortlist, surface, request.k)
+        if shortlist.way.asks_model:
+            services.batcher.admit(deadline - services.composing.expects())
+            with watch.part("compose"):
+                prompt = await _by(deadline, services.composing, write, surface, shortlist, services)
+            with watch.part("queue"):
+                scored = await services.batcher.score(prompt.tokens, deadline, prompt.back)
+            watch.parts["queue"], watch.parts["score"] = scored.queue_s, scored.score_s
+            slate = await _by(deadline, services.retrieval, judge, scored, prompt, shortlist, surface, request.k)
+        else:
+            slate = await services.retrieval.run(in_retrieval_order, shortlist, surface, request.k)
     except DegradedError as error:
         slate, reason = in_retrieval_order(shortlist, surface, request.k), error.reason
+    services.traffic.record(name, shortlist, slate, degraded=reason is not None)
     return RankReply(
         surface=name,
         slate=slate,
         degraded=reason is not None,
         reason=reason,
+        route=shortlist.way.route,
+        experiment=experiment_of(shortlist.way),
         model=services.engine.model_version,
         surface_version=surface.version,
         shares=shortlist.shares([entry.item_id for entry in slate], surface),
@@ -88,10 +94,10 @@ def write(surface: ServedSurface, shortlist: Shortlist, services: Services) -> P
 
 
 def judge(scored: Scored, prompt: Prompt, shortlist: Shortlist, surface: ServedSurface, k: int) -> list[RankedItem]:
-    """The `k` candidates of the highest utility, as the policies leave them; ties in retrieval order."""
+    """The `k` candidates that come first on their way, as the policies leave them; ties in retrieval order."""
     reading = read(scored, prompt, shortlist, surface)
     places = {candidate.item_id: place for place, candidate in enumerate(shortlist.candidates)}
-    entries = best_first(shortlist.entries(relevances(reading.utility), surface))
+    entries, teams = shortlist.ordered(reading.utility, surface)
     return [
         RankedItem(
             item_id=entry.item_id,
@@ -100,6 +106,7 @@ def judge(scored: Scored, prompt: Prompt, shortlist: Shortlist, surface: ServedS
             heads={head: float(values_L[places[entry.item_id]]) for head, values_L in reading.values.items()},
             sources=shortlist.sources(shortlist.candidates[places[entry.item_id]]),
             propensity=entry.propensity,
+            team=teams.get(entry.item_id),
         )
         for rank, entry in enumerate(on_slate(entries, shortlist, surface, k), 1)
     ]

@@ -17,6 +17,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from surfaces.traffic import ExperimentKind, Route
+
 Reason = Literal["deadline", "engine", "capacity"]
 """Why a slate is degraded: time ran out, the engine failed, or there was more work than it has room for."""
 
@@ -137,9 +139,11 @@ class RankedItem(BaseModel):
 
     item_id: str
     rank: int = Field(description="1 is best")
-    utility: float | None = Field(description="what the slate is ordered by; null in a degraded slate")
+    utility: float | None = Field(
+        description="what the model thinks of it, and by default orders the slate by; null where the model had no part"
+    )
     heads: dict[str, float] = Field(
-        description="each head's value, mostly a probability; `_back`: the other side's; empty in a degraded slate"
+        description="each head's value, mostly a probability; `_back`: the other side's; empty where utility is null"
     )
     sources: list[str] = Field(
         description="where the candidate came from, best rank first; `request`: from the caller, `policy`: pinned"
@@ -148,6 +152,9 @@ class RankedItem(BaseModel):
         default=1.0,
         exclude_if=_certain,
         description="with which probability the item got this place, where a policy explores; log it with the event",
+    )
+    team: str | None = Field(
+        default=None, exclude_if=_absent, description="the arm that picked the item, where an experiment interleaves"
     )
 
 
@@ -169,13 +176,30 @@ class Explanation(BaseModel):
     leaves: dict[str, str] = Field(description="each candidate of the slate")
 
 
+class Experiment(BaseModel):
+    """The experiment that a slate is part of."""
+
+    name: str
+    kind: ExperimentKind = Field(description="`ab`: a member has one arm; `interleave`: each entry tells its `team`")
+    arm: Route | None = Field(description="the arm assigned to the member; null where the slate shows two")
+
+
 class RankReply(BaseModel):
     """A slate."""
 
     surface: str
     slate: list[RankedItem]
-    degraded: bool = Field(description="true if the model had no part in the order")
+    degraded: bool = Field(description="true if the model was asked, and had no part in the order")
     reason: Reason | None = Field(default=None, exclude_if=_absent, description="why the slate is degraded")
+    route: Route | None = Field(
+        default=None,
+        exclude_if=_absent,
+        description="who orders the candidates: the model (`foundation`), model and sources (`fused`), or the order of "
+        "retrieval (`classical`); a degraded slate has the last, whatever was meant; absent where two are interleaved",
+    )
+    experiment: Experiment | None = Field(
+        default=None, exclude_if=_absent, description="which experiment the slate is part of, if any"
+    )
     model: str
     surface_version: str = Field(description="changes with the surface file, and with the trunk's")
     shares: dict[str, float] = Field(

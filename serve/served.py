@@ -11,6 +11,7 @@ from prompts.verbalize import TrunkForm
 from surfaces.ledger.store import Ledger
 from surfaces.policies.base import Entry, Policy, PolicyKind
 from surfaces.registry import Declared
+from surfaces.routing import Router
 from surfaces.sources.base import Interactions, Materials
 from surfaces.sources.fit import fit_sources, interactions_of
 from surfaces.sources.merge import Retrieval
@@ -35,6 +36,7 @@ class ServedSurface:
     retrieval: Retrieval
     policies: Sequence[Ordered]
     text: str
+    router: Router
 
     @property
     def brought(self) -> list[str]:
@@ -67,4 +69,5 @@ def make_ready(
     materials = Materials(spec, data, ledger, engine)
     retrieval = fit_sources(materials)
     policies = [Ordered(kind, kind.build(materials)) for kind in spec.policies]
-    return ServedSurface(spec, declared.form, declared.version, retrieval, policies, declared.text)
+    router = Router.of(spec, retrieval, data.clock)
+    return ServedSurface(spec, declared.form, declared.version, retrieval, policies, declared.text, router)

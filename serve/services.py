@@ -16,6 +16,7 @@ from prompts.errors import PrismrankError, SpecError, UnknownError
 from prompts.suggest import suggest
 from prompts.tree import Piece, PromptNode, PromptTree
 from serve.batcher import Batcher, Limits
+from serve.experiments import Traffic
 from serve.health import Health
 from serve.served import ServedSurface, make_ready
 from serve.workers import Workers
@@ -42,6 +43,7 @@ class Services:
         self.health = Health(self.batcher, engine)
         self.retrieval = Workers("retrieval", threads=4, room=256)
         self.composing = Workers("composing", threads=1, room=256)
+        self.traffic = Traffic(ledger)
         self._served: Mapping[str, ServedSurface] = {}
         self._changing = RLock()
 
@@ -66,7 +68,7 @@ class Services:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Takes requests until it is left."""
-        async with self.batcher.running():
+        async with self.traffic.running(), self.batcher.running():
             try:
                 yield
             finally:

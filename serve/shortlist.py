@@ -11,9 +11,11 @@ from serve.schemas import RankRequest, TimelineEvent
 from serve.served import ServedSurface
 from surfaces.context import moment, told
 from surfaces.happenings import attributes_of, readable
+from surfaces.heads.base import Array
 from surfaces.ledger.records import Event, Item, Member, quoted
 from surfaces.ledger.store import Ledger
-from surfaces.policies.base import Entry
+from surfaces.policies.base import Entry, best_first, by_place, relevances
+from surfaces.routing import Way
 from surfaces.sources.merge import Candidate, fallback_order, shares
 from surfaces.visit import Visit
 
@@ -27,13 +29,14 @@ class Shortlist(NamedTuple):
     """A visit, and the candidates for it in the order of the fallback.
 
     `items` has every candidate's item, and those of the events that fit the trunk, by id. `whole`: the candidates are
-    the caller's own, and none of them may be dropped.
+    the caller's own, and none of them may be dropped. `way`: who orders them.
     """
 
     visit: Visit
     candidates: Sequence[Candidate]
     items: Mapping[str, Item]
     whole: bool
+    way: Way
 
     @property
     def listed(self) -> list[Item]:
@@ -59,6 +62,20 @@ class Shortlist(NamedTuple):
             for item, relevance in zip(self.listed, relevances, strict=True)
         ]
 
+    def ordered(self, utility_L: Array, surface: ServedSurface) -> tuple[list[Entry], dict[str, str]]:
+        """The candidates as policies see them, in the order of their way, where `utility_L` is what the model thinks.
+
+        Beside it, by item, the arm that picked it where two orders are drawn together.
+        """
+        names, router = [candidate.item_id for candidate in self.candidates], surface.router
+        if not self.way.interleaved:
+            scores_L = router.scores(self.way.routes[0], utility_L, self.visit, names)
+            return best_first(self.entries(relevances(scores_L), surface)), {}
+        drafted = router.draft(self.way, utility_L, self.visit, names)
+        relevance = dict(zip((each.item_id for each in drafted), by_place(len(drafted)), strict=True))
+        entries = self.entries([relevance[name] for name in names], surface)
+        return best_first(entries), {each.item_id: each.team for each in drafted}
+
 
 def draw_up(request: RankRequest, surface: ServedSurface, ledger: Ledger) -> Shortlist:
     """The shortlist for a request. Raises UnknownError for a member or an item that nobody knows."""
@@ -70,8 +87,9 @@ def draw_up(request: RankRequest, surface: ServedSurface, ledger: Ledger) -> Sho
     candidates = retrieval.place(visit, visit.given) if whole else retrieval.gather(visit, surface.brought)
     candidates = fallback_order(candidates, surface.spec.fallback.order)
     events = readable(visit.timeline, surface.form.budget)
-    names = dict.fromkeys([*(event.item_id for event in events), *(each.item_id for each in candidates)])
-    return Shortlist(visit, candidates, known.all_of(list(names)), whole)
+    listed = [candidate.item_id for candidate in candidates]
+    names = dict.fromkeys([*(event.item_id for event in events), *listed])
+    return Shortlist(visit, candidates, known.all_of(list(names)), whole, surface.router.way(visit, listed))
 
 
 class _Known:

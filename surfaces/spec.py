@@ -21,6 +21,7 @@ from surfaces.heads.base import NO, NONE, YES, HeadKind
 from surfaces.kinds import OneOf, kinds
 from surfaces.policies.base import PolicyKind
 from surfaces.sources.base import SourceKind
+from surfaces.traffic import ExperimentSpec, RoutingSpec, check_traffic
 
 BACK = "_back"
 """What is added to a head's name for the other side's answer."""
@@ -203,6 +204,12 @@ class SurfaceSpec(Hashed):
     fallback: FallbackSpec = Field(
         default_factory=FallbackSpec, description="The deadline, and whose candidates count when it has passed."
     )
+    routing: RoutingSpec = Field(
+        default_factory=RoutingSpec, description="Which visits the model ranks; by default all of them."
+    )
+    experiment: ExperimentSpec | None = Field(
+        None, description="Ways to rank that are tried against each other, on the members that the ledger knows."
+    )
 
     @field_validator("sources")
     @classmethod
@@ -267,6 +274,11 @@ class SurfaceSpec(Hashed):
         for index, name in enumerate(names):
             if self.reciprocal and name.endswith(BACK) and name.removesuffix(BACK) in names:
                 raise wrong("is what the other side's answer is called; rename the head", "heads", index, "name")
+        return self
+
+    @model_validator(mode="after")
+    def _traffic_has_ways(self) -> Self:
+        check_traffic(self.routing, self.experiment, [source.called for source in self.sources])
         return self
 
     @model_validator(mode="after")

@@ -29,8 +29,8 @@ from prompts.verbalize import Happening, TrunkForm, event_piece, profile_piece
 from surfaces import evidence
 from surfaces.compose import leaf_piece, stem_pieces
 from surfaces.evaluation.foundation import FoundationMethod
-from surfaces.evaluation.run import evaluate
-from surfaces.evaluation.splits import leave_one_out
+from surfaces.evaluation.protocols import leave_one_out, validation_of
+from surfaces.evaluation.run import rank
 from surfaces.examples import Examples, ExampleSettings
 from surfaces.happenings import attributes_of
 from surfaces.heads.base import NO, NONE, YES
@@ -98,13 +98,12 @@ def run(name: str | Path, *, fresh: bool = False) -> Path:
             spec, form, ledger, engine, config.examples,
             trees_per_step=config.training.trees_per_step, seed=config.training.seed,
         )  # fmt: skip
-        split = leave_one_out(
-            ledger, spec.item_kind, held="validation", members=config.validation.members, seed=config.validation.seed
-        )
+        who = config.validation
+        split = validation_of(leave_one_out(ledger, spec), ledger, spec, members=who.members, seed=who.seed)
 
         def validate(ranker: models.Ranker) -> float:
             method = FoundationMethod(spec, form, ledger, TorchEngine(ranker, trainer.encoder), split.train)
-            return evaluate(spec.surface, split, [method]).figure(method.name, "ndcg@10").value
+            return float(rank(split, [method], ledger)[method.name].values("ndcg@10").mean())
 
         with TrainingProgress(config.training.steps, config.out / LOG_FILE) as progress:
             trainer.fit(data, Watcher(progress.step, progress.validation, validate))

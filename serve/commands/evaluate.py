@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from serve.commands.parts import (
     SHIPPED_MODEL,
@@ -21,16 +23,18 @@ from serve.commands.parts import (
 )
 
 if TYPE_CHECKING:
-    from surfaces.evaluation.methods import Method
-    from surfaces.evaluation.splits import Split
-    from surfaces.ledger.store import Ledger
-    from surfaces.registry import Registry
+    from rich.progress import Progress
+
+    from surfaces.evaluation.report import Report
+    from surfaces.evaluation.suite import Step
 
 
-class Protocol(StrEnum):
+class ProtocolName(StrEnum):
     """What is held out."""
 
     LEAVE_ONE_OUT = "leave-one-out"
+    GLOBAL_TIME = "global-time"
+    LISTS = "lists"
 
 
 def evaluate(
@@ -40,57 +44,94 @@ def evaluate(
         str, typer.Option(metavar="DIR", help="A model folder, the name of a shipped one, or none.")
     ] = SHIPPED_MODEL,
     surfaces: SurfaceFolder = None,
-    against: Annotated[str, typer.Option(metavar="NAMES", help="Methods to compare with: names and commas.")] = (
-        "popular,co_visitation"
-    ),
-    protocol: Annotated[Protocol, typer.Option(help="leave-one-out: each member's last event by time.")] = (
-        Protocol.LEAVE_ONE_OUT
-    ),
+    against: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMES",
+            help="What to compare with, parted by commas: random, popular, popular_7d, co_visitation, itemknn, ease, "
+            "als, bpr, sasrec, bm25, text_embedding, zero_shot, fused, all; or ranking files of other systems "
+            "(parquet: member_id, item_id, score).",
+        ),
+    ] = "popular,co_visitation",
+    protocol: Annotated[
+        ProtocolName,
+        typer.Option(
+            help="leave-one-out: each member's last event by time. global-time: the last tenth of all events. lists: "
+            "given candidates, of --lists or of the ledger's own impressions."
+        ),
+    ] = ProtocolName.LEAVE_ONE_OUT,
+    lists: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A parquet of member_id, item_id, label and, where wanted, timestamp."),
+    ] = None,
     members: Annotated[int | None, typer.Option(min=1, help="Draw so many members; default: all.")] = None,
     candidates: Annotated[
         int | None, typer.Option(min=2, help="The target among so many, drawn; default: the full catalogue.")
     ] = None,
+    history: Annotated[int, typer.Option(min=0, help="Only members with so many earlier choices.")] = 0,
+    budget: Annotated[int, typer.Option(min=1, help="Settings that each baseline is tried with on validation.")] = 8,
     seed: Annotated[int, typer.Option(help="What is drawn is drawn by this.")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Keep the split, the settings found and every ranking there: a run that was stopped goes on, and more "
+            "methods can be added.",
+        ),
+    ] = None,
     json_out: JsonFile = None,
+    html: Annotated[Path | None, typer.Option(metavar="OUT", help="Write a page with plots, in one file.")] = None,
 ) -> None:
-    """Rank each member's held-out event among items they have not seen, by the model and by other methods.
+    """Rank what members did next, by the model and by other methods, and say which is worth its cost.
 
-    Nothing learns from the held-out events here; whether the model did in its training is told by its model card.
+    Baselines are tuned on validation by the same budget. Nothing learns from the held-out events here, and that is
+    checked; whether the model did in its training is told by its model card.
     """
-    from surfaces.evaluation.run import evaluate as compare
-    from surfaces.evaluation.splits import leave_one_out
+    from surfaces.evaluation.suite import Asked, Suite
 
-    with open_ledger(ledger) as opened, progress_bar(Console(stderr=True)) as progress:
-        bar = progress.add_task("fitting", total=None)
-        registry = open_registry(surfaces)
-        spec = registry.surface(surface)
-        split = leave_one_out(opened, spec.item_kind, members=members, seed=seed, unwanted=spec.unwanted)
-        methods = _methods(surface, model, against, registry, opened, split)
-        progress.update(bar, description="ranking")
-        report = compare(
-            surface,
-            split,
-            methods,
-            candidates=candidates,
-            seed=seed,
-            progress=lambda done, total: progress.update(bar, completed=done, total=total),
-        )
-        note = opened.note
-    table = report.to_table()
-    table.caption = note or None
-    Console().print(table)
+    stderr = Console(stderr=True)
+    with open_ledger(ledger) as opened, progress_bar(stderr) as progress:
+        asked = Asked(
+            surface, protocol.value, tuple(name.strip() for name in against.split(",")), lists, members, candidates,
+            history, seed, budget,
+        )  # fmt: skip
+        engine = None if model == "none" else open_engine(model)
+        suite = Suite(
+            asked, open_registry(surfaces), opened, engine, out,
+            _stepping(progress), lambda line: stderr.print(escape(line), highlight=False),
+        )  # fmt: skip
+        report = suite.run()
+    _tell(report)
+    if html:
+        from surfaces.evaluation.page import page
+
+        html.write_text(page(report.to_json()), encoding="utf-8")
     if json_out:
-        told = {**report.to_json(), "protocol": protocol.value, **({"note": note} if note else {})}
-        json_out.write_text(json.dumps(told, indent=2) + "\n")
+        json_out.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
 
 
-def _methods(surface: str, model: str, against: str, registry: Registry, ledger: Ledger, split: Split) -> list[Method]:
-    """The model first, if there is one: it is what the others are compared with."""
-    from surfaces.evaluation.foundation import FoundationMethod
-    from surfaces.evaluation.methods import baseline
+def _stepping(progress: Progress) -> Step:
+    """One bar a step: it says what is going on, and how much of it is done."""
+    bars: dict[str, int] = {}
 
-    methods: list[Method] = [baseline(name.strip(), split.train) for name in against.split(",") if name.strip()]
-    if model == "none":
-        return methods
-    spec = registry.surface(surface)
-    return [FoundationMethod(spec, registry.trunk(spec.trunk), ledger, open_engine(model), split.train), *methods]
+    def step(what: str, done: int, total: int) -> None:
+        if what not in bars:
+            for bar in bars.values():
+                progress.update(progress.task_ids[bar], visible=False)
+            bars[what] = len(bars)
+            progress.add_task(what, total=total)
+        progress.update(progress.task_ids[bars[what]], completed=done, total=total, visible=True)
+
+    return step
+
+
+def _tell(report: Report) -> None:
+    console = Console()
+    table = report.to_table()
+    table.caption = escape("; ".join(report.notes)) or None
+    console.print(table)
+    advice = report.advice()
+    if report.routing is not None:
+        console.print(
+            f"Worth its cost: {escape(advice.method or 'unknown')}: {escape(advice.reason)}.", highlight=False
+        )

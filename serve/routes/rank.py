@@ -40,6 +40,7 @@ async def rank(
 ) -> RankReply:
     """Rank candidates for a member: those given, or those that the surface's sources retrieve.
 
+    The surface's routing, or an experiment, says whether the model orders them; `route` tells.
     The reply comes by the deadline. If the model cannot answer by then, the slate is the retrieval order, with
     `degraded: true` and the reason: `deadline`, `engine` or `capacity`.
     """

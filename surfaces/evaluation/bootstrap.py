@@ -25,12 +25,23 @@ def interval(values_M: npt.NDArray[np.float64], *, seed: int = 0, resamples: int
     For the difference of two methods, give the differences member by member: the interval is then a paired one.
     Raises ValueError without values.
     """
-    size = len(values_M)
+    return intervals(values_M[:, None], seed=seed, resamples=resamples)[0]
+
+
+def intervals(values_MF: npt.NDArray[np.float64], *, seed: int = 0, resamples: int = RESAMPLES) -> list[Interval]:
+    """The same of F figures at once, every one from the same resamples of the members."""
+    size = len(values_MF)
     if not size:
         raise ValueError("no values to resample")
     rng = np.random.default_rng(seed)
     rows = max(1, DRAWS_AT_ONCE // size)
     parts = [min(rows, resamples - start) for start in range(0, resamples, rows)]
-    means = np.concatenate([values_M[rng.integers(size, size=(part, size))].mean(axis=1) for part in parts])
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Interval(float(values_M.mean()), float(low), float(high))
+    means_RF = np.concatenate([_times(size, part, rng) @ values_MF / size for part in parts])
+    low_F, high_F = np.percentile(means_RF, [2.5, 97.5], axis=0)
+    return [Interval(*map(float, found)) for found in zip(values_MF.mean(axis=0), low_F, high_F, strict=True)]
+
+
+def _times(size: int, resamples: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """[resamples, members]: how often each member is drawn."""
+    drawn = rng.integers(size, size=(resamples, size)) + size * np.arange(resamples)[:, None]
+    return np.bincount(drawn.ravel(), minlength=resamples * size).reshape(resamples, size).astype(np.float64)

@@ -3,42 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from foundation.engine.base import Engine
+from prompts.tree import PromptTree
 from prompts.verbalize import TrunkForm
 from surfaces.compose import Composer
-from surfaces.happenings import attributes_of
+from surfaces.evaluation.method import Judged
+from surfaces.happenings import attributes_of, readable
 from surfaces.heads.reading import read_heads
-from surfaces.ledger.records import Event
 from surfaces.ledger.store import Ledger
-from surfaces.sources.base import Interactions, Materials, Scores
+from surfaces.sources.base import Interactions, Materials
 from surfaces.sources.fit import evidence_only
 from surfaces.spec import SurfaceSpec
 from surfaces.visit import Visit
 
 
 class FoundationMethod:
-    """Scores by utility. The evidence in its leaves comes from sources fitted to `train` alone."""
+    """Scores by utility. The evidence in its leaves comes from sources fitted to `train` alone.
 
-    name = "foundation"
+    Without `evidence` it is the method `zero_shot`: the model reads the texts, and nothing that other members did.
+    """
 
-    def __init__(self, spec: SurfaceSpec, form: TrunkForm, ledger: Ledger, engine: Engine, train: Interactions) -> None:
-        self._spec, self._engine = spec, engine
-        self._composer = Composer(spec, form, evidence_only(Materials(spec, train, ledger, engine)), engine.count)
-        self._items = {item.item_id: item for item in ledger.all_items()}
-        self._profiles = {member.member_id: member.profile for member in ledger.all_members()}
+    def __init__(
+        self,
+        spec: SurfaceSpec,
+        form: TrunkForm,
+        ledger: Ledger,
+        engine: Engine,
+        train: Interactions,
+        *,
+        evidence: bool = True,
+    ) -> None:
+        self.name, self.learned = ("foundation" if evidence else "zero_shot"), (train,)
+        self.spec = spec if evidence else spec.model_copy(update={"evidence": ()})
+        self.form, self._engine = form, engine
+        materials = Materials(self.spec, train, ledger, engine)
+        retrieval = evidence_only(materials)
+        if spec.reads_vectors:
+            retrieval = replace(retrieval, vectors=materials.vectors)
+        self._composer = Composer(self.spec, form, retrieval, engine.count)
 
-    def scores(self, history: Sequence[Event], items: Sequence[str]) -> Scores:
-        """[items]: the utility that the surface's heads give."""
-        member_id = history[0].member_id
-        visit = Visit(history, member_id, self._profiles[member_id])
-        tree = self._composer.tree(visit, self._items, items)
-        scored = self._engine.score([self._engine.read(tree)])[0]
-        answers = np.reshape(scored.logp, (len(items), len(self._spec.answers)))
-        attributes = [attributes_of(self._items[item_id]) for item_id in items]
-        similarity = self._composer.retrieval.similarity(visit, items)
-        return read_heads(
-            self._spec, answers, scored.likelihood, similarity_L=similarity, attributes=attributes
-        ).utility
+    def tree(self, visit: Visit, items: Sequence[str]) -> PromptTree:
+        """What the model reads."""
+        events = readable(visit.timeline, self.form.budget)
+        known = visit.lookup(dict.fromkeys([*(event.item_id for event in events), *items]))
+        return self._composer.tree(visit, known, items)
+
+    def judge(self, visit: Visit, items: Sequence[str]) -> Judged:
+        """The utility that the surface's heads give, and the heads' own values."""
+        tree = self._engine.read(self.tree(visit, items))
+        scored = self._engine.score([tree])[0]
+        known = visit.lookup(items)
+        reading = read_heads(
+            self.spec,
+            np.reshape(scored.logp, (len(items), len(self.spec.answers))),
+            scored.likelihood,
+            similarity_L=self._composer.retrieval.similarity(visit, items),
+            attributes=[attributes_of(known[item_id]) for item_id in items],
+        )
+        heads = {head.name: reading.values[head.name] for head in self.spec.heads if head.probability}
+        return Judged(reading.utility, heads, tree.size)

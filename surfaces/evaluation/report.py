@@ -1,92 +1,250 @@
-"""What an evaluation found: figures of every member, and what is told of them."""
+"""What an evaluation found, and how it is told: as JSON, and as a table for a terminal.
+
+Every interval is over members: a member with several lists counts once, with the mean of them. Differences are paired,
+member by member.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 from rich.table import Table
 
-from surfaces.evaluation.bootstrap import Interval, interval
-from surfaces.evaluation.metrics import METRICS
-from surfaces.evaluation.splits import Held
+from surfaces.evaluation.bootstrap import Interval, interval, intervals
+from surfaces.evaluation.breadth import catalogue_coverage, gini, popularity_bias, popularity_of
+from surfaces.evaluation.calibration import Calibration, calibration
+from surfaces.evaluation.coverage import Coverage
+from surfaces.evaluation.leaks import Place
+from surfaces.evaluation.metrics import METRICS, SHOWN
+from surfaces.evaluation.protocols import Split
+from surfaces.evaluation.recommend import Advice, advise, routing
+from surfaces.evaluation.results import Results
+from surfaces.evaluation.segments import Segment, counts, segments
+from surfaces.evaluation.tuning import Tuned
 
 Values = npt.NDArray[np.float64]
+NDCG = METRICS.index("ndcg@10")
+SLATE = 10
+"""Items of a slate, where slates are looked at as such."""
+MODELS = ("foundation", "zero_shot", "fused")
+NOT_CLASSICAL = (*MODELS, "random")
 
-SEGMENTS = (("history: up to 20 events", 0, 20), ("history: 21 to 100", 21, 100), ("history: over 100", 101, 10**9))
-"""Members by the length of their history: name, shortest, longest."""
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Report:
-    """Figures by method, metric and member. The first method is the one that the others are compared with.
+    """Results by method over one split. The first method is the one that the others are compared with.
 
-    `candidates` is how many items each member's target stood among; None is the full catalogue without seen items.
+    `about` are further facts that the JSON carries, such as the date, the machine and the versions.
     """
 
     surface: str
-    protocol: str
-    held: Held
-    candidates: int | None
-    histories_M: npt.NDArray[np.int64]
-    values: Mapping[str, Mapping[str, Values]]
+    split: Split
+    results: Mapping[str, Results]
+    tuned: Mapping[str, Tuned] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
+    coverage: Coverage | None = None
+    leaks: Mapping[str, Place] = field(default_factory=dict)
+    outside: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    about: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def subject(self) -> str:
         """The method that is compared with the others."""
-        return next(iter(self.values))
+        return next(iter(self.results))
+
+    @cached_property
+    def members(self) -> npt.NDArray[np.int64]:
+        """[cases]: the number of each case's member."""
+        numbers: dict[str, int] = {}
+        return np.array([numbers.setdefault(case.member_id, len(numbers)) for case in self.split.cases])
+
+    def by_member(self, values_MF: Values, inside_M: npt.NDArray[np.bool_] | None = None) -> Values:
+        """[members, figures]: the mean over each member's cases, of those inside."""
+        kept = np.ones(len(values_MF), dtype=bool) if inside_M is None else inside_M
+        _, member = np.unique(self.members[kept], return_inverse=True)
+        total = np.zeros((member.max() + 1, values_MF.shape[1]))
+        np.add.at(total, member, values_MF[kept])
+        return total / np.bincount(member)[:, None]
 
     def figure(self, method: str, metric: str) -> Interval:
         """The mean over members, with its 95% interval."""
-        return interval(self.values[method][metric])
+        return interval(self.by_member(self.results[method].values(metric)[:, None])[:, 0])
 
     def difference(self, other: str, metric: str) -> Interval:
         """How much the first method is above `other`, member by member, with the 95% interval of the mean."""
-        return interval(self.values[self.subject][metric] - self.values[other][metric])
+        difference = self.results[self.subject].values(metric) - self.results[other].values(metric)
+        return interval(self.by_member(difference[:, None])[:, 0])
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """What a ranking takes by each method, in the median."""
+        return {name: float(np.median(found.seconds_M)) for name, found in self.results.items()}
+
+    @property
+    def classical(self) -> str | None:
+        """The classical method with the best validation; without any validation, the first that there is."""
+        names = [name for name in self.results if name not in NOT_CLASSICAL and name not in self.outside]
+        tuned = [name for name in names if name in self.tuned]
+        return max(tuned, key=lambda name: self.tuned[name].value) if tuned else names[0] if names else None
+
+    @cached_property
+    def segments(self) -> list[Segment]:
+        """The segments that have cases."""
+        return segments(self.split)
+
+    def advice(self, inside_M: npt.NDArray[np.bool_] | None = None) -> Advice:
+        """Which way is worth its cost, for all cases or some."""
+        values = {
+            name: self.by_member(found.values_MF[:, NDCG : NDCG + 1], inside_M)[:, 0]
+            for name, found in self.results.items()
+        }
+        return advise(values, self.seconds, self.classical)
+
+    @cached_property
+    def routing(self) -> dict[str, object] | None:
+        """What the surface's `routing` may say, after this evaluation."""
+        if not set(MODELS) & set(self.results):
+            return None
+        found = [(segment.when, self.advice(segment.inside_M)) for segment in self.segments if segment.when]
+        return routing(found, self.advice(), self.weights)
+
+    def calibration(self) -> dict[str, dict[str, Calibration]]:
+        """By method and head, how far its probabilities are true among the candidates that it was asked for."""
+        return {
+            name: {head: _calibrated(found, head) for head in found.heads}
+            for name, found in self.results.items()
+            if found.heads
+        }  # fmt: skip
+
+    def breadth(self) -> dict[str, dict[str, float]]:
+        """What each method's slates of ten are like beside being right, and what was wanted is like."""
+        counts_I = counts(self.split.train)
+        index = self.split.train.index
+        wanted = np.array([index[name] for case in self.split.cases for name in case.wanted if name in index])
+        told = {
+            name: {
+                "catalogue_coverage": catalogue_coverage(found.tops_MK[:, :SLATE], len(counts_I)),
+                "popularity": popularity_bias(found.tops_MK[:, :SLATE], counts_I),
+                "gini": gini(found.tops_MK[:, :SLATE], len(counts_I)),
+            }
+            for name, found in self.results.items()
+            if (found.tops_MK >= 0).any()
+        }
+        return {**told, "(wanted)": {"popularity": popularity_of(wanted, counts_I)}}
 
     def to_json(self) -> dict[str, object]:
         """The report as JSON can hold it; `differences` are those of the first method from each other one."""
-        others = [name for name in self.values if name != self.subject]
+        split = self.split
         return {
             "surface": self.surface,
-            "protocol": self.protocol,
-            "held": self.held,
-            "candidates": self.candidates,
-            "members": len(self.histories_M),
-            "methods": {name: {key: self.figure(name, key)._asdict() for key in METRICS} for name in self.values},
+            "protocol": split.protocol,
+            "candidates": split.candidates,
+            "members": len(set(self.members.tolist())),
+            "rankings": len(split.cases),
+            "split": {"digest": split.digest, "seed": split.seed, "cut": split.cut, "notes": list(split.notes)},
+            **self._compared(None),
             "subject": self.subject,
-            "differences": {name: {key: self.difference(name, key)._asdict() for key in METRICS} for name in others},
             "segments": self._segments(),
+            "advice": _plain(self.advice()),
+            "routing": self.routing,
+            "costs": {
+                name: {"ms": 1000 * seconds, "tokens": float(np.mean(self.results[name].tokens_M))}
+                for name, seconds in self.seconds.items()
+            },
+            "breadth": self.breadth(),
+            "calibration": {
+                method: {head: _plain_calibration(found) for head, found in heads.items()}
+                for method, heads in self.calibration().items()
+            },
+            "coverage": _nested(self.coverage.figures()) if self.coverage else {},
+            "tuning": {name: _told(found) for name, found in self.tuned.items()},
+            "fused_weights": dict(self.weights),
+            "leaks": {
+                name: {"checked": place.checked, "found": len(place.found)} for name, place in self.leaks.items()
+            },
+            "notes": list(self.notes),
+            **self.about,
         }
 
+    def _compared(self, inside_M: npt.NDArray[np.bool_] | None) -> dict[str, object]:
+        """Every method's figures, and the differences of the first from each other one."""
+        values = {name: self.by_member(found.values_MF, inside_M) for name, found in self.results.items()}
+        others = {name: values[self.subject] - found for name, found in values.items() if name != self.subject}
+        return {"methods": _figures(values), "differences": _figures(others)}
+
     def _segments(self) -> dict[str, object]:
-        """By segment that has members: how many, and every method's figures."""
+        """By segment: how many members and rankings, every method's figures, and the advice."""
         told: dict[str, object] = {}
-        for name, shortest, longest in SEGMENTS:
-            inside_M = (self.histories_M >= shortest) & (self.histories_M <= longest)
-            if inside_M.any():
-                figures = {
-                    method: {key: interval(values[inside_M])._asdict() for key, values in by_metric.items()}
-                    for method, by_metric in self.values.items()
-                }
-                told[name] = {"members": int(inside_M.sum()), "methods": figures}
+        for name, inside_M, _ in self.segments:
+            sizes = {"members": len(set(self.members[inside_M].tolist())), "rankings": int(inside_M.sum())}
+            told[name] = {**sizes, **self._compared(inside_M), "advice": _plain(self.advice(inside_M))}
         return told
 
     def to_table(self) -> Table:
         """The report for a terminal: a row a method, a column a metric."""
-        among = "the full catalogue" if self.candidates is None else f"{self.candidates} candidates"
-        table = Table(title=f"{self.surface}: {self.protocol}, {len(self.histories_M)} members, {among}")
+        split = self.split
+        among = (
+            "given lists" if split.protocol == "lists" else f"{split.candidates or 'the full catalogue of'} candidates"
+        )
+        asked = "" if len(split.cases) == self.members.max() + 1 else f"{len(split.cases)} rankings of "
+        title = f"{self.surface}: {split.protocol}, {asked}{self.members.max() + 1} members, {among}"
+        table = Table(title=title)
         table.add_column("method")
-        for metric in METRICS:
+        for metric in SHOWN:
             table.add_column(metric, justify="right")
         table.add_column(f"{self.subject} is above by (ndcg@10)", justify="right")
-        for method in self.values:
-            figures = [_shown(self.figure(method, metric)) for metric in METRICS]
+        table.add_column("ms", justify="right")
+        for method, seconds in self.seconds.items():
+            figures = [_shown(self.figure(method, metric)) for metric in SHOWN]
             above = "" if method == self.subject else _shown(self.difference(method, "ndcg@10"), "+")
-            table.add_row(method, *figures, above)
+            table.add_row(method, *figures, above, f"{1000 * seconds:.1f}")
         return table
+
+
+def _calibrated(found: Results, head: str) -> Calibration:
+    said, came = found.answered(head)
+    return calibration(said.astype(np.float64), came.astype(np.float64))
+
+
+def _figures(values: Mapping[str, Values]) -> dict[str, dict[str, dict[str, float]]]:
+    """By method and metric the mean with its interval."""
+    return {
+        name: {key: found._asdict() for key, found in zip(METRICS, intervals(values_MF), strict=True)}
+        for name, values_MF in values.items()
+    }
+
+
+def _nested(found: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, dict[str, float]]]:
+    return {name: {key: value._asdict() for key, value in figures.items()} for name, figures in found.items()}
+
+
+def _plain(advice: Advice) -> dict[str, object]:
+    gain = advice.gain._asdict() if advice.gain else None
+    return {
+        "route": advice.route,
+        "method": advice.method,
+        "reason": advice.reason,
+        "gain": gain,
+        "ms": 1000 * advice.seconds,
+    }
+
+
+def _plain_calibration(found: Calibration) -> dict[str, object]:
+    return {**found._asdict(), "bins": [each._asdict() for each in found.bins]}
+
+
+def _told(tuned: Tuned) -> dict[str, object]:
+    return {
+        "settings": dict(tuned.settings),
+        "validation_ndcg@10": tuned.value,
+        "tries": len(tuned.tried),
+        "seconds": tuned.seconds,
+    }
 
 
 def _shown(found: Interval, sign: str = "") -> str:

@@ -2,74 +2,104 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from prompts.errors import ConfigError, PrismrankError
-from surfaces.evaluation.methods import Method
-from surfaces.evaluation.metrics import METRICS, figures, rank_of
-from surfaces.evaluation.report import Report, Values
-from surfaces.evaluation.splits import Case, Split
-from surfaces.ledger.records import IMPRESSION
+from surfaces.evaluation.method import Judged, Method, Visits
+from surfaces.evaluation.metrics import METRICS, figures
+from surfaces.evaluation.protocols import Case, Split
+from surfaces.evaluation.results import TOP, Notebook, Results, outcomes
+from surfaces.ledger.store import Ledger
+from surfaces.sources.base import Scores, best
+from surfaces.visit import Visit
 
 Progress = Callable[[int, int], None]
 """Called with how many members are done, and of how many."""
 
 
-def evaluate(
-    surface: str,
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """Where results are kept while they come: a folder, and by method what they depend on beside the split."""
+
+    folder: Path | None = None
+    keys: Mapping[str, str] = field(default_factory=dict)
+
+
+def rank(
     split: Split,
     methods: Sequence[Method],
+    ledger: Ledger,
     *,
-    candidates: int | None = None,
-    seed: int = 0,
+    actions: Mapping[str, frozenset[str]] | None = None,
+    keeping: Keeping | None = None,
     progress: Progress | None = None,
-) -> Report:
-    """Every method's figures for every member of the split; the first method is compared with the others.
+) -> dict[str, Results]:
+    """Every method's results for every case of the split, by the method's name; what was kept is not done again.
 
-    Each target stands among the whole catalogue (`candidates` None), or among that many items in all, drawn by
-    `seed`; items that the member has acted on are left out, but never the target. Raises ConfigError for methods or
-    candidates that cannot be compared, PrismrankError for a method that gives no proper scores.
+    `actions` are those that make a head's answer come true, by head. Raises ConfigError for methods that cannot be
+    compared, PrismrankError for a method that gives no proper scores.
     """
     names = [method.name for method in methods]
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"methods: {', '.join(names) or 'none'}; give one or more, each once")
-    if candidates is not None and candidates < 2:
-        raise ConfigError(f"candidates: {candidates}; a ranking needs 2 or more")
-    ranks, sizes = np.zeros((len(methods), len(split.cases))), []
-    for number, case in enumerate(split.cases):
-        items = candidate_items(case, split.train.item_ids, candidates, seed + number)
-        sizes.append(len(items))
-        ranks[:, number] = [_rank(method, case, items) for method in methods]
-        if progress:
-            progress(number + 1, len(split.cases))
-    histories_M = np.array([len(case.history) for case in split.cases])
-    values = {name: _values(ranks[place], sizes) for place, name in enumerate(names)}
-    return Report(surface, "leave-one-out", split.held, candidates, histories_M, values)
+    where, visits = keeping or Keeping(), Visits(ledger)
+    books = [
+        Notebook(where.folder, name, f"{split.digest}-{where.keys.get(name, '')}", len(split.cases)) for name in names
+    ]
+    try:
+        for number, case in enumerate(split.cases):
+            missing = [pair for pair in zip(methods, books, strict=True) if pair[1].results.done <= number]
+            if missing:
+                visit, items = visits.of(case), split.items(number)
+                for method, book in missing:
+                    _note(book.results, number, _judged(method, visit, items, case), case, items, split, actions or {})
+                    book.save(now=False)
+            if progress:
+                progress(number + 1, len(split.cases))
+    finally:
+        for book in books:
+            book.save()
+    return {name: book.results for name, book in zip(names, books, strict=True)}
 
 
-def candidate_items(case: Case, catalogue: Sequence[str], candidates: int | None, seed: int) -> list[str]:
-    """The items that the case's target stands among, itself included, in the catalogue's order."""
-    target = case.target.item_id
-    seen = {event.item_id for event in case.history if event.action != IMPRESSION}
-    others = [item_id for item_id in catalogue if item_id not in seen and item_id != target]
-    if candidates is not None and candidates - 1 < len(others):
-        drawn = np.random.default_rng(seed).choice(len(others), size=candidates - 1, replace=False)
-        others = [others[place] for place in drawn]
-    return sorted([*others, target])
-
-
-def _rank(method: Method, case: Case, items: Sequence[str]) -> float:
-    scores = np.asarray(method.scores(case.history, items), dtype=np.float64)
+def _judged(method: Method, visit: Visit, items: Sequence[str], case: Case) -> Judged:
+    """The method's scores and what they took. Raises PrismrankError for scores that are none."""
+    start = time.perf_counter()
+    found = method.judge(visit, items)
+    scores = np.asarray(found.scores, dtype=np.float64)
     if scores.shape != (len(items),) or np.isnan(scores).any():
         raise PrismrankError(
             f"method '{method.name}', member {case.member_id!r}: it must give one number for each of {len(items)} items"
         )
-    return rank_of(scores, items.index(case.target.item_id))
+    return found._replace(scores=scores, seconds=max(found.seconds, time.perf_counter() - start))
 
 
-def _values(ranks_M: Values, sizes: Sequence[int]) -> dict[str, Values]:
-    """By metric, one value a member."""
-    rows = [figures(rank, size) for rank, size in zip(ranks_M.tolist(), sizes, strict=True)]
-    return {name: np.array([row[name] for row in rows]) for name in METRICS}
+def _note(
+    results: Results,
+    number: int,
+    judged: Judged,
+    case: Case,
+    items: list[str],
+    split: Split,
+    actions: Mapping[str, frozenset[str]],
+) -> None:
+    labels = np.array([case.labels.get(item_id, 0.0) for item_id in items])
+    found = figures(judged.scores, labels)
+    results.values_MF[number] = [found[name] for name in METRICS]
+    results.seconds_M[number], results.tokens_M[number] = judged.seconds, judged.tokens
+    first = [split.train.index[items[place]] for place in _top(judged.scores, number)]
+    results.tops_MK[number, : len(first)] = first
+    true = outcomes(case, items, {head: actions[head] for head in judged.heads if head in actions})
+    for head, came in true.items():
+        results.heads.setdefault(head, []).append((judged.heads[head].astype(np.float32), came))
+
+
+def _top(scores: Scores, seed: int) -> list[int]:
+    """The places of the first items, ties in an order drawn by the seed; those that nothing is said of are none."""
+    order = np.random.default_rng(seed).permutation(len(scores))
+    return [int(order[place]) for place in best(scores[order], TOP)]

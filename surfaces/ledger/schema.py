@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Double,
     ForeignKeyConstraint,
@@ -78,6 +79,24 @@ events = Table(
     ForeignKeyConstraint(["tenant", "item_id"], ["prismrank_items.tenant", "prismrank_items.item_id"]),
     Index("prismrank_events_by_member", "tenant", "member_id", "timestamp", "arrival"),
 )
+
+exposures = Table(
+    "prismrank_exposures",
+    metadata,
+    Column("tenant", _NAME, nullable=False),
+    Column("exposure_id", _NAME, nullable=False),
+    Column("member_id", _NAME, nullable=False),
+    Column("surface", _NAME, nullable=False),
+    Column("experiment", _NAME, nullable=False),
+    Column("kind", _NAME, nullable=False),
+    Column("arm", _NAME),
+    Column("degraded", Boolean, nullable=False),
+    Column("timestamp", Double, nullable=False),
+    Column("slate", Text, nullable=False),
+    PrimaryKeyConstraint("tenant", "exposure_id"),
+    Index("prismrank_exposures_by_experiment", "tenant", "experiment", "timestamp", "exposure_id"),
+)
+"""Slates that members got in experiments. A caller's candidates need not be the ledger's, so no id is bound."""
 
 imports = Table(
     "prismrank_imports",

@@ -35,6 +35,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from prompts.errors import LedgerError, UnknownError
 from surfaces.ledger import schema
 from surfaces.ledger.connection import connect, reading, writing
+from surfaces.ledger.exposures import COLUMNS, Exposure, Shown, row_of, shown_of
 from surfaces.ledger.records import (
     ITEM_FIELDS,
     MEMBER_FIELDS,
@@ -122,6 +123,13 @@ class Ledger:
     def add_events(self, events: Iterable[Event]) -> int:
         """Adds events, each once (see `write`); returns how many were new."""
         return self.write(events=events).events
+
+    def add_exposures(self, exposures: Iterable[Exposure]) -> int:
+        """Adds what experiments showed, and returns how many slates came. One with an id that is there is replaced."""
+        rows = [row_of(exposure) for exposure in exposures]
+        with writing(self._engine) as connection:
+            self._upsert(connection, schema.exposures, rows)
+        return len(rows)
 
     def set_clock(self, clock: Clock) -> None:
         """Says what timestamps mean. Raises LedgerError when there are events under the other meaning."""
@@ -273,6 +281,31 @@ class Ledger:
                 return
             last = rows[-1]
             page = query.where(tuple_(*order) > tuple_(last.member_id, last.timestamp, last.arrival))
+
+    def actions(self, kind: str) -> set[str]:
+        """Every action that there is with items of that kind."""
+        event, item = schema.events.c, schema.items.c
+        of_kind = select(item.item_id).where(self._mine(schema.items), item.kind == kind)
+        query = select(event.action).distinct().where(self._mine(schema.events), event.item_id.in_(of_kind))
+        return {row[0] for row in self._rows(query)}
+
+    def exposures(self, experiment: str) -> Iterator[Shown]:
+        """What an experiment showed, a row for each item, by time and place; read in pages, so that memory stays small.
+
+        A caller joins it with what the same members did with the same items from `timestamp` on. An arm that was
+        assigned counts whether the slate was degraded or not (intention to treat).
+        """
+        column = schema.exposures.c
+        order = (column.timestamp, column.exposure_id)
+        query = select(*COLUMNS).where(self._mine(schema.exposures), column.experiment == experiment).order_by(*order)
+        page = query.limit(PAGE)
+        while True:
+            rows = self._rows(page)
+            for row in rows:
+                yield from shown_of(row)
+            if len(rows) < PAGE:
+                return
+            page = query.limit(PAGE).where(tuple_(*order) > tuple_(rows[-1].timestamp, rows[-1].exposure_id))
 
     def counts(self) -> Counts:
         """How many items, members and events there are."""

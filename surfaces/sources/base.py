@@ -87,8 +87,13 @@ class Interactions:
 
     def without_last(self, count: int) -> Interactions:
         """The same without the last `count` events of each member."""
-        sequences = tuple(sequence[: max(len(sequence) - count, 0)] for sequence in self.sequences)
-        times = tuple(time[: max(len(time) - count, 0)] for time in self.times)
+        return self.first({name: max(len(t) - count, 0) for name, t in zip(self.member_ids, self.times, strict=True)})
+
+    def first(self, kept: Mapping[str, int]) -> Interactions:
+        """The same with only the first events of each member, so many as `kept` says; all where it says nothing."""
+        ends = [kept.get(name, len(times)) for name, times in zip(self.member_ids, self.times, strict=True)]
+        sequences = tuple(sequence[:end] for sequence, end in zip(self.sequences, ends, strict=True))
+        times = tuple(times[:end] for times, end in zip(self.times, ends, strict=True))
         return replace(self, sequences=sequences, times=times)
 
     def history(self, timeline: Iterable[Event]) -> Indices:

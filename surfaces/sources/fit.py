@@ -21,15 +21,19 @@ def fit_sources(materials: Materials) -> Retrieval:
 
     Raises ConfigError for what the ledger's clock or an absent model rules out.
     """
-    surface, fitted = materials.surface, []
+    surface = materials.surface
     for each in surface.filters:
         each.check(materials.data.clock)
-    for kind in surface.sources:
-        source = kind.build(materials)
-        source.fit(materials.data)
-        fitted.append(Fitted(kind.called, source, kind.k, kind.weight))
+    fitted = tuple(fit_source(kind, materials) for kind in surface.sources)
     vectors = materials.vectors if surface.reads_vectors else None
-    return replace(evidence_only(materials), sources=tuple(fitted), filters=_filters(surface), vectors=vectors)
+    return replace(evidence_only(materials), sources=fitted, filters=_filters(surface), vectors=vectors)
+
+
+def fit_source(kind: SourceKind, materials: Materials) -> Fitted:
+    """One source, made and fitted. Raises ConfigError as `fit_sources` does."""
+    source = kind.build(materials)
+    source.fit(materials.data)
+    return Fitted(kind.called, source, kind.k, kind.weight)
 
 
 def interactions_of(surface: SurfaceSpec, ledger: Ledger) -> Interactions:

@@ -112,6 +112,11 @@ class Retrieval:
         more = picked.passing(list(visit.lookup(item_id for item_id in brought if item_id not in known)))
         return [*merged, *(Candidate(item_id, {}) for item_id in more)]
 
+    def lists(self, visit: Visit, k: int, without: Collection[str] = ()) -> dict[str, list[str]]:
+        """The first `k` items of each source that pass every filter, best first; none of `without` is among them."""
+        picked = _Picking(self, visit, without)
+        return {fitted.name: picked.best(fitted._replace(k=k)) for fitted in self.sources}
+
     def place(self, visit: Visit, item_ids: Sequence[str]) -> list[Candidate]:
         """The given items as candidates, with the rank that each source gives them among themselves.
 
@@ -148,11 +153,11 @@ class Retrieval:
 class _Picking:
     """One visit's way through sources and filters."""
 
-    def __init__(self, retrieval: Retrieval, visit: Visit) -> None:
+    def __init__(self, retrieval: Retrieval, visit: Visit, without: Collection[str] = ()) -> None:
         self.retrieval, self.visit = retrieval, visit
         self.history_H = retrieval.history(visit)
         self.tests = [one.test(visit) for one in retrieval.filters]
-        self.excluded = set[str]().union(*(one.excludes(visit) for one in retrieval.filters))
+        self.excluded = set(without).union(*(one.excludes(visit) for one in retrieval.filters))
         if visit.member_id in retrieval.people:
             self.excluded.add(retrieval.people[visit.member_id])
         self.indices = {retrieval.index[item_id] for item_id in self.excluded if item_id in retrieval.index}

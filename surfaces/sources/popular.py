@@ -23,22 +23,29 @@ FEWEST = 10
 class Popular:
     """Counts each item's events; with a half-life (seconds), an event that much older counts half as much.
 
+    With a `window` (seconds), events older than that before the latest do not count.
     With `segment`, a key of the members' `profiles`, only the events of members like the visitor in it count; where
     there are too few of these, everyone's do.
     """
 
     def __init__(
-        self, half_life: float | None = None, segment: str | None = None, profiles: Profiles | None = None
+        self,
+        half_life: float | None = None,
+        segment: str | None = None,
+        profiles: Profiles | None = None,
+        *,
+        window: float | None = None,
     ) -> None:
-        self.half_life, self.segment = half_life, segment
+        self.half_life, self.segment, self.window = half_life, segment, window
         self._profiles = profiles or {}
         self._scores_I: Scores = np.zeros(0)
         self._by_segment: dict[str, Scores] = {}
 
     def fit(self, data: Interactions) -> None:
-        """Counts. Raises ConfigError for a half-life where timestamps are no times."""
-        if self.half_life is not None and data.clock == "order" and data.item_ids:
-            raise ConfigError("popular: half_life needs times, but this ledger's clock is 'order'; leave half_life out")
+        """Counts. Raises ConfigError for a half-life or a window where timestamps are no times."""
+        for name, seconds in (("half_life", self.half_life), ("window", self.window)):
+            if seconds is not None and data.clock == "order" and data.item_ids:
+                raise ConfigError(f"popular: {name} needs times, but this ledger's clock is 'order'; leave {name} out")
         members = range(len(data.member_ids))
         latest = max((times.max() for times in data.times if len(times)), default=0.0)
         self._scores_I = self._count(data, list(members), latest)
@@ -55,6 +62,8 @@ class Popular:
         items = np.concatenate([np.zeros(0, dtype=np.int64), *(data.sequences[member] for member in members)])
         times = np.concatenate([np.zeros(0), *(data.times[member] for member in members)])
         weights = np.ones(len(items)) if self.half_life is None else 0.5 ** ((latest - times) / self.half_life)
+        if self.window is not None:
+            weights[times < latest - self.window] = 0.0
         return np.bincount(items, weights=weights, minlength=len(data.item_ids)).astype(np.float64)
 
     def _value(self, profile: Mapping[str, object]) -> str:

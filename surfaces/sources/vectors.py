@@ -40,13 +40,18 @@ class Vectors:
         nearest.add(rows_ID)
         return cls(rows_ID, nearest)
 
-    def of_member(self, history_H: npt.NDArray[np.int64]) -> Rows | None:
-        """[d]: the mean of the recent items' vectors, the later ones weighing more; None without any."""
-        recent = history_H[-RECENT:]
-        if not len(recent):
+    def of_member(
+        self, history_H: npt.NDArray[np.int64], *, recent: int = RECENT, half_life: float = HALF_LIFE
+    ) -> Rows | None:
+        """[d]: the mean of the `recent` last items' vectors, the later ones weighing more; None without any.
+
+        An item chosen `half_life` items earlier than another weighs half as much.
+        """
+        last = history_H[-recent:]
+        if not len(last):
             return None
-        weights = 0.5 ** (np.arange(len(recent) - 1, -1, -1.0) / HALF_LIFE)
-        mean_D: Rows = ((weights / weights.sum()) @ self.rows_ID[recent]).astype(np.float32)
+        weights = 0.5 ** (np.arange(len(last) - 1, -1, -1.0) / half_life)
+        mean_D: Rows = ((weights / weights.sum()) @ self.rows_ID[last]).astype(np.float32)
         return mean_D
 
 

@@ -42,8 +42,9 @@ def test_a_member_of_the_ledger_gets_a_slate_by_the_model(client: Client) -> Non
     assert_a_whole_slate(reply, 5)
     body = reply.json
     surface = client.services.surface("movies")
-    assert set(body) == {"surface", "slate", "degraded", "model", "surface_version", "shares", "timing_ms"}
+    assert set(body) == {"surface", "slate", "degraded", "route", "model", "surface_version", "shares", "timing_ms"}
     assert (body["surface"], body["degraded"], body["surface_version"]) == ("movies", False, surface.version)
+    assert body["route"] == "foundation"
     assert body["model"] == client.services.engine.model_version
     assert set(body["timing_ms"]) == {"retrieve", "compose", "queue", "score", "total"}
     assert all(ms > 0 for ms in body["timing_ms"].values())

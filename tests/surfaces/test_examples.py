@@ -15,7 +15,8 @@ from prompts.errors import ConfigError
 from prompts.verbalize import TrunkForm, verbalize
 from surfaces.compose import compose
 from surfaces.evaluation.foundation import FoundationMethod
-from surfaces.evaluation.splits import leave_one_out
+from surfaces.evaluation.method import Visits
+from surfaces.evaluation.protocols import leave_one_out
 from surfaces.examples import FOLDS, Examples, ExampleSettings
 from surfaces.happenings import attributes_of, happenings
 from surfaces.ledger.store import Ledger
@@ -203,10 +204,10 @@ def test_a_ledger_without_events_is_refused(
 def test_the_model_as_a_method_scores_every_item(
     spec: SurfaceSpec, form: TrunkForm, ledger: Ledger, tiny_engine: TorchEngine
 ) -> None:
-    split = leave_one_out(ledger, "movie", members=3)
+    split, visits = leave_one_out(ledger, spec, members=3), Visits(ledger)
     method = FoundationMethod(spec, form, ledger, tiny_engine, split.train)
     ids = [item.item_id for item in ledger.all_items("movie")]
     for case in split.cases:
-        together = method.scores(case.history, ids)
-        alone = [method.scores(case.history, [item_id])[0] for item_id in ids]
+        together = method.judge(visits.of(case), ids).scores
+        alone = [method.judge(visits.of(case), [item_id]).scores[0] for item_id in ids]
         assert together == pytest.approx(np.array(alone), abs=1e-5)

@@ -11,22 +11,23 @@ from foundation.model import shipped
 from prompts.verbalize import verbalize
 from surfaces.compose import compose
 from surfaces.evaluation.foundation import FoundationMethod
-from surfaces.evaluation.methods import baseline
+from surfaces.evaluation.method import FromSource
+from surfaces.evaluation.protocols import leave_one_out
 from surfaces.evaluation.report import Report
-from surfaces.evaluation.run import evaluate
-from surfaces.evaluation.splits import leave_one_out
+from surfaces.evaluation.run import rank
 from surfaces.happenings import attributes_of, happenings
 from surfaces.heads.reading import read_heads
 from surfaces.ledger.store import Ledger
 from surfaces.registry import Registry
+from surfaces.sources.popular import Popular
 
 
 def compared(ledger: Ledger, members: int, candidates: int | None) -> Report:
     registry, engine = Registry.shipped(), TorchEngine.load(shipped("nano"))
     spec = registry.surface("movies")
-    split = leave_one_out(ledger, spec.item_kind, members=members, seed=0)
+    split = leave_one_out(ledger, spec, members=members, candidates=candidates)
     method = FoundationMethod(spec, registry.trunk(spec.trunk), ledger, engine, split.train)
-    return evaluate("movies", split, [method, baseline("popular", split.train)], candidates=candidates)
+    return Report("movies", split, rank(split, [method, FromSource("popular", Popular(), split.train)], ledger))
 
 
 def test_it_ranks_held_out_films_above_popularity(movielens: Ledger) -> None:

@@ -1,0 +1,36 @@
+"""The matrix of members and items that the classical methods learn from."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from surfaces.sources.base import Indices, Interactions, Scores
+
+
+def choices(data: Interactions) -> sparse.csr_array:
+    """[members, items], float32: 1 where the member chose the item at least once."""
+    lengths = [len(sequence) for sequence in data.sequences]
+    members = np.repeat(np.arange(len(lengths)), lengths)
+    items = np.concatenate([np.zeros(0, dtype=np.int64), *data.sequences])
+    shape = (len(lengths), len(data.item_ids))
+    chosen_MI = sparse.csr_array((np.ones(len(items), dtype=np.float32), (members, items)), shape=shape)
+    chosen_MI.data[:] = 1.0
+    return chosen_MI
+
+
+def with_events(chosen_MI: sparse.csr_array) -> npt.NDArray[np.bool_]:
+    """[items]: whether anybody chose the item."""
+    _, items = chosen_MI.shape
+    return np.bincount(chosen_MI.indices, minlength=items) > 0
+
+
+def weighed(history_H: Indices, decay: float) -> tuple[Indices, Scores]:
+    """Each item of a history once, by its last place there, and its weight: `decay` to the number of items after it.
+
+    The items are in the order of time. A decay of 1 makes every weight 1.
+    """
+    items, from_end = np.unique(history_H[::-1], return_index=True)
+    order = np.argsort(-from_end)
+    return items[order], decay ** np.arange(len(items) - 1, -1, -1.0)

@@ -1,0 +1,367 @@
+"""`prismrank evaluate`, from what is asked for to a report: split, tuning, leak check, rankings, coverage."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TypedDict, get_args
+
+import polars as pl
+
+import surfaces
+from foundation.bench.machine import machine
+from foundation.engine.base import Engine
+from prompts.errors import ConfigError
+from prompts.suggest import suggest
+from prompts.verbalize import TrunkForm
+from surfaces.evaluation import fusion, leaks, lists, protocols
+from surfaces.evaluation.coverage import Coverage, coverage
+from surfaces.evaluation.foundation import FoundationMethod
+from surfaces.evaluation.method import FromFile, FromRetrieval, FromSource, Method, Random, Remembered, Visits
+from surfaces.evaluation.protocols import Protocol, Split
+from surfaces.evaluation.recipes import recipes
+from surfaces.evaluation.report import MODELS, Report
+from surfaces.evaluation.results import key_of
+from surfaces.evaluation.run import Keeping, rank
+from surfaces.evaluation.tuning import BUDGET, MEMBERS, Tuned, kept, tune
+from surfaces.ledger.store import Ledger
+from surfaces.registry import Registry
+from surfaces.sources.base import Materials
+from surfaces.sources.fit import evidence_only, fit_source
+from surfaces.sources.merge import Retrieval
+from surfaces.spec import SurfaceSpec
+
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+RETRIEVAL = "retrieval"
+TRIED = 2
+"""So many cases are ranked to foretell what all of them take."""
+
+Step = Callable[[str, int, int], None]
+"""Called with what is going on, how much of it is done, and of how much."""
+Tell = Callable[[str], None]
+"""Called with a line that a reader should see before the work starts."""
+
+
+class Who(TypedDict):
+    """How members are drawn."""
+
+    members: int | None
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What an evaluation is asked to be. `against` are names of methods and ranking files (parquet)."""
+
+    surface: str
+    protocol: Protocol = "leave-one-out"
+    against: tuple[str, ...] = ("popular", "co_visitation")
+    lists: Path | None = None
+    members: int | None = None
+    candidates: int | None = None
+    history: int = 0
+    seed: int = 0
+    budget: int = BUDGET
+
+
+def names(*, model: bool) -> list[str]:
+    """Every method that there is, the model's own ones where there is a model."""
+    return ["random", *recipes(), RETRIEVAL, *(MODELS if model else ())]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One evaluation, ready to run. Without an engine the methods that need a model are not to be had."""
+
+    asked: Asked
+    registry: Registry
+    ledger: Ledger
+    engine: Engine | None = None
+    folder: Path | None = None
+    step: Step = lambda *_: None
+    tell: Tell = lambda _: None
+
+    @cached_property
+    def spec(self) -> SurfaceSpec:
+        """The surface. Raises UnknownError."""
+        return self.registry.surface(self.asked.surface)
+
+    @cached_property
+    def split(self) -> Split:
+        """What is held out. Raises ConfigError, LedgerError."""
+        asked, ledger, spec = self.asked, self.ledger, self.spec
+        who: Who = {"members": asked.members, "seed": asked.seed}
+        if asked.protocol == "lists":
+            if asked.lists is not None:
+                return lists.from_lists(ledger, spec, lists.read_lists(asked.lists), **who)
+            return lists.from_impressions(ledger, spec, **who)
+        if asked.lists is not None:
+            raise ConfigError(f"a list file goes with the protocol 'lists', not with '{asked.protocol}'")
+        if asked.protocol == "global-time":
+            return protocols.global_time(ledger, spec, history=asked.history, candidates=asked.candidates, **who)
+        return protocols.leave_one_out(ledger, spec, history=max(asked.history, 1), candidates=asked.candidates, **who)
+
+    @cached_property
+    def validation(self) -> Split:
+        """What settings are chosen on: leave-one-out within what may be learned from."""
+        most = min(MEMBERS, len(self.split.train.member_ids))
+        return protocols.validation_of(self.split, self.ledger, self.spec, members=most, seed=self.asked.seed)
+
+    @cached_property
+    def wanted(self) -> list[str]:
+        """The methods that are compared, by name, the subject first. Raises ConfigError for a name that is none."""
+        known = names(model=self.engine is not None)
+        given = list(dict.fromkeys(name for name in self.asked.against if name))
+        given = [other for name in given for other in (known if name == "all" else [name])]
+        found = list(dict.fromkeys([*(["foundation"] if self.engine else []), *given]))
+        for name in found:
+            if name not in known and not name.endswith(".parquet"):
+                why = "; it needs a model" if name in MODELS else f"{suggest(name, known)}"
+                raise ConfigError(f"no method is called '{name}'{why}; a ranking file ends with .parquet")
+        if not found:
+            raise ConfigError("against: there is no model and no other method; name one or more")
+        return found
+
+    def run(self) -> Report:
+        """Does it all. Raises PrismrankError for what cannot be done, LeakError for what would be no evaluation."""
+        self._foretell()
+        tuned = {name: self._tuned(name) for name in self.wanted if name in recipes()}
+        parts = self._models(self.split)
+        weights = self._weights() if "fused" in self.wanted else {}
+        methods = [self._method(name, tuned, parts, weights) for name in self.wanted]
+        places = leaks.check(self.split, [*parts.values(), *methods], self.ledger)
+        leaks.refuse(places)
+        results = rank(
+            self.split,
+            methods,
+            self.ledger,
+            actions={head.name: frozenset(head.actions) for head in self.spec.heads if head.probability},
+            keeping=Keeping(self.folder, {name: self._key(name, tuned, weights) for name in self.wanted}),
+            progress=self._stepping("ranking"),
+        )
+        outside = [method for method in methods if isinstance(method, FromFile)]
+        report = Report(
+            self.spec.surface,
+            self.split,
+            results,
+            tuned,
+            weights,
+            self._coverage(),
+            places,
+            [method.name for method in outside],
+            [*self.split.notes, *self._absent(outside), *([self.ledger.note] if self.ledger.note else [])],
+            self._about(),
+        )
+        self._save(report)
+        return report
+
+    def _stepping(self, what: str) -> Callable[[int, int], None]:
+        return lambda done, total: self.step(what, done, total)
+
+    def _foretell(self) -> None:
+        """Says what the work is, and how long the model will take for its part: the rest takes minutes."""
+        split = self.split
+        sizes = [len(split.items(number)) for number in _spread(len(split.cases))]
+        mean = sum(sizes) / len(sizes)
+        tried = [name for name in self.wanted if name in recipes()]
+        self.tell(
+            f"{len(split.cases):,} rankings of {mean:,.0f} candidates on average by {len(self.wanted)} methods; "
+            f"up to {self.asked.budget} tries each on validation for {', '.join(tried) or 'none'}."
+        )
+        asked = [name for name in ("foundation", "zero_shot") if name in self.wanted]
+        if self.engine is None or not asked:
+            return
+        seconds = self._seconds(FoundationMethod(self.spec, self._form, self.ledger, self.engine, split.train))
+        total = len(asked) * seconds * len(split.cases)
+        if "fused" in self.wanted:
+            total += seconds / mean * fusion.FITTED_ON * min(fusion.AMONG, mean)
+        self.tell(f"The model reads {mean / seconds:,.0f} candidates a second: about {_duration(total)} for its part.")
+
+    def _seconds(self, method: Method) -> float:
+        """The mean time of a ranking, from a few of them after one that warms up."""
+        visits, split = Visits(self.ledger), self.split
+        spent = []
+        for number in [0, *_spread(len(split.cases))]:
+            visit, items = visits.of(split.cases[number]), split.items(number)
+            start = time.perf_counter()
+            method.judge(visit, items)
+            spent.append(time.perf_counter() - start)
+        return sum(spent[1:]) / len(spent[1:])
+
+    def _tuned(self, name: str) -> Tuned:
+        """The settings of a baseline, found on validation or kept from before."""
+        path = self.folder / "tuned" / f"{name}.json" if self.folder else None
+        key = key_of(self.validation.digest, self.asked.budget, self.asked.seed, self._code, self._surface_version)
+        materials = Materials(self.spec, self.validation.train, self.ledger, self.engine)
+
+        def find() -> Tuned:
+            return tune(
+                recipes()[name], materials, self.validation, budget=self.asked.budget, seed=self.asked.seed,
+                progress=self._stepping(f"tuning {name}"),
+            )  # fmt: skip
+
+        return kept(path, key, find)
+
+    def _models(self, split: Split) -> dict[str, Method]:
+        """What the model alone gives, each remembered, for the fusion to build on."""
+        if self.engine is None:
+            return {}
+        asked = {"foundation": True, **({"zero_shot": False} if "zero_shot" in self.wanted else {})}
+        return {
+            name: Remembered(
+                FoundationMethod(self.spec, self._form, self.ledger, self.engine, split.train, evidence=evidence)
+            )
+            for name, evidence in asked.items()
+        }
+
+    def _parts(self, split: Split, models: Mapping[str, Method]) -> list[Method]:
+        """What is fused: the model, and the surface's sources as it sets them."""
+        retrieval = self._retrieval if split is self.split else self._fitted(split)
+        return [models["foundation"], *fusion.scoring_sources(retrieval, split.train)]
+
+    def _weights(self) -> dict[str, float]:
+        """The fusion's weights, fitted on the validation or kept from before."""
+        path = self.folder / "fused.json" if self.folder else None
+        key = key_of(self.validation.digest, self._code, self._surface_version, self._model_version)
+        if path is not None and path.is_file():
+            told = json.loads(path.read_text(encoding="utf-8"))
+            if told["key"] == key:
+                return dict(told["weights"])
+        split = replace(
+            self.validation,
+            cases=protocols.drawn(self.validation.cases, fusion.FITTED_ON, self.asked.seed),
+            candidates=fusion.AMONG,
+        )
+        found = fusion.fit(self._parts(split, self._models(split)), split, self.ledger, self._stepping("fitting fused"))
+        if path is not None:
+            path.write_text(json.dumps({"key": key, **found._asdict()}, indent=1), encoding="utf-8")
+        return dict(found.weights)
+
+    def _method(
+        self, name: str, tuned: Mapping[str, Tuned], models: Mapping[str, Method], weights: Mapping[str, float]
+    ) -> Method:
+        """A method that is ready to rank."""
+        if name in models:
+            return models[name]
+        if name == "fused":
+            return fusion.Fused(self._parts(self.split, models), weights)
+        if name == "random":
+            return Random(self.asked.seed)
+        if name == RETRIEVAL:
+            return FromRetrieval(self._retrieval, self.spec.fallback.order, self.split.train)
+        if name in tuned:
+            self.step(f"fitting {name}", 0, 1)
+            materials = Materials(self.spec, self.split.train, self.ledger, self.engine)
+            source = recipes()[name].make(materials, tuned[name].settings)
+            return FromSource(name, source, self.split.train)
+        return FromFile(Path(name))
+
+    @cached_property
+    def _retrieval(self) -> Retrieval:
+        return self._fitted(self.split)
+
+    def _fitted(self, split: Split) -> Retrieval:
+        """The surface's sources as it sets them, fitted to what may be learned from; no filter is asked.
+
+        Those that need a model are left out where there is none.
+        """
+        spec = self.spec.model_copy(update={"evidence": ()})
+        materials = Materials(spec, split.train, self.ledger, self.engine)
+        able = (kind for kind in spec.sources if self.engine is not None or kind.type != "embedding")
+        return replace(evidence_only(materials), sources=tuple(fit_source(kind, materials) for kind in able))
+
+    def _coverage(self) -> Coverage:
+        return coverage(self.split, self._retrieval, self.ledger, progress=self._stepping("coverage"))
+
+    @property
+    def _form(self) -> TrunkForm:
+        return self.registry.trunk(self.spec.trunk)
+
+    @cached_property
+    def _surface_version(self) -> str:
+        return self.registry.declared(self.spec.surface).version
+
+    @property
+    def _model_version(self) -> str:
+        return self.engine.model_version if self.engine else "none"
+
+    @cached_property
+    def _code(self) -> str:
+        """Sixteen hex digits of the programme itself: results of another one are not taken up."""
+        told = hashlib.sha256()
+        root = Path(surfaces.__file__).parent.parent
+        for floor in ("prompts", "foundation", "surfaces"):
+            for path in sorted((root / floor).rglob("*.py")):
+                told.update(path.read_bytes())
+        return told.hexdigest()[:16]
+
+    def _key(self, name: str, tuned: Mapping[str, Tuned], weights: Mapping[str, float]) -> str:
+        """What a method's results depend on beside the split."""
+        own: object = tuned[name].settings if name in tuned else weights if name == "fused" else None
+        if name.endswith(".parquet"):
+            own = hashlib.sha256(Path(name).read_bytes()).hexdigest()
+        return key_of(name, own, self._code, self._surface_version, self._model_version, self.asked.seed)
+
+    def _absent(self, outside: Sequence[FromFile]) -> Iterator[str]:
+        for method in outside:
+            missing = method.absent(self.split.cases)
+            if missing:
+                yield f"{method.name} says nothing of {missing} of the {len(self.split.cases)} rankings"
+            yield f"what {method.name} learned from cannot be checked here"
+
+    def _about(self) -> dict[str, object]:
+        return {
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "model": self._model_version,
+            "surface_version": self._surface_version,
+            "budget": self.asked.budget,
+            "machine": machine(),
+        }
+
+    def _save(self, report: Report) -> None:
+        """The split beside the results: what was asked as a list file, and what may be learned from."""
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        asked_table(self.split).write_parquet(self.folder / "split.parquet")
+        train_table(self.split).write_parquet(self.folder / "train.parquet")
+        (self.folder / "report.json").write_text(json.dumps(report.to_json(), indent=1), encoding="utf-8")
+
+
+def asked_table(split: Split) -> pl.DataFrame:
+    """The split's cases as a list file: every candidate where lists are given or drawn, else the wanted items alone."""
+    rows = [
+        (case.member_id, item_id, case.labels.get(item_id, 0.0), case.time)
+        for number, case in enumerate(split.cases)
+        for item_id in (split.items(number) if case.listed is not None or split.candidates else case.wanted)
+    ]
+    names = {"member_id": pl.String, "item_id": pl.String, "label": pl.Float64, "timestamp": pl.Float64}
+    return pl.DataFrame(rows, schema=names, orient="row")
+
+
+def train_table(split: Split) -> pl.DataFrame:
+    """What may be learned from: `member_id, item_id, timestamp`, every member's events in the order of time."""
+    data = split.train
+    rows = [
+        (member_id, data.item_ids[item], float(at))
+        for member_id, sequence, times in zip(data.member_ids, data.sequences, data.times, strict=True)
+        for item, at in zip(sequence, times, strict=True)
+    ]
+    return pl.DataFrame(
+        rows, schema={"member_id": pl.String, "item_id": pl.String, "timestamp": pl.Float64}, orient="row"
+    )
+
+
+def _spread(count: int) -> list[int]:
+    """A few numbers below `count`, the last one among them."""
+    return sorted({(count - 1) * (place + 1) // TRIED for place in range(TRIED)})
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,100 @@
+"""What every classical baseline does: all that a source must, and what makes it fit to be compared with.
+
+A method that joins the comparison adds an entry to `BASELINES`, with settings that make it quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pytest
+
+from surfaces.evaluation.baselines.ease import Ease
+from surfaces.evaluation.baselines.factors import Als, Bpr
+from surfaces.evaluation.baselines.knn import ItemKnn
+from surfaces.evaluation.baselines.text import TextEmbedding
+from surfaces.sources.base import NOTHING, Interactions, Source
+from surfaces.sources.vectors import Vectors
+from surfaces.visit import NOBODY, Visit
+from tests.contracts.test_source_contract import CHECKS, ITEMS, Bench, drawn, history, interactions
+
+Make = Callable[[int], Source]
+
+
+def vectors(items: int) -> Vectors:
+    """Random unit vectors: the texts of pairs of items, 0 and 1, 2 and 3, are alike."""
+    rng = np.random.default_rng(0)
+    rows_ID = np.repeat(rng.normal(size=((items + 1) // 2, 8)), 2, axis=0)[:items] + rng.normal(size=(items, 8)) / 10
+    return Vectors.of([str(item) for item in range(items)], lambda texts: _unit(rows_ID[[int(text) for text in texts]]))
+
+
+def _unit(rows_ID: np.ndarray) -> np.ndarray:
+    return (rows_ID / np.linalg.norm(rows_ID, axis=1, keepdims=True)).astype(np.float32)
+
+
+BASELINES: Mapping[str, Make] = {
+    "itemknn": lambda _: ItemKnn(),
+    "itemknn, few neighbours, tf-idf": lambda _: ItemKnn(neighbours=3, shrink=1.0, weighting="tf-idf"),
+    "ease": lambda _: Ease(l2=5.0),
+    "ease, decayed": lambda _: Ease(l2=5.0, decay=0.8),
+    "als": lambda _: Als(factors=3, iterations=5),
+    "als, decayed": lambda _: Als(factors=3, iterations=5, decay=0.8),
+    "bpr": lambda _: Bpr(factors=4, iterations=20),
+    "text_embedding": lambda items: TextEmbedding(vectors(items)),
+}
+LEARNING = {name: make for name, make in BASELINES.items() if not name.startswith("text_embedding")}
+"""Those that learn from what members chose."""
+
+VISITS = (NOBODY, Visit(member_id="member 1"), Visit(member_id="a stranger"))
+
+
+@pytest.fixture(params=BASELINES)
+def make(request: pytest.FixtureRequest) -> Make:
+    return BASELINES[request.param]
+
+
+@pytest.fixture(params=LEARNING)
+def learning(request: pytest.FixtureRequest) -> Make:
+    return LEARNING[request.param]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
+def test_it_is_a_source(check: Callable[[Bench], None], make: Make) -> None:
+    check(Bench(make, VISITS))
+
+
+def test_a_stranger_without_history_is_told_nothing(make: Make) -> None:
+    source = make(ITEMS)
+    source.fit(drawn(0))
+    for visit in (NOBODY, Visit(member_id="a stranger")):
+        assert (source.scores(history([]), visit) == NOTHING).all()
+
+
+def two_camps() -> Interactions:
+    """Members who choose among items 0 to 9, and as many who choose among 10 to 19."""
+    rng = np.random.default_rng(5)
+    return interactions([list(rng.permutation(10)[:6] + 10 * (member % 2)) for member in range(60)], items=20)
+
+
+def test_it_learns_what_goes_together(learning: Make) -> None:
+    """A member of one camp is shown their camp, also when nobody knows them: the history given is what counts."""
+    source = learning(20)
+    source.fit(two_camps())
+    for camp in (0, 1):
+        scores_I = source.scores(history([10 * camp, 10 * camp + 1, 10 * camp + 2]))
+        scores_I[10 * camp : 10 * camp + 3] = NOTHING
+        assert set(np.argsort(-scores_I)[:3] // 10) == {camp}
+
+
+def test_it_says_nothing_of_items_without_events(learning: Make) -> None:
+    """Nor of anything else to a stranger whose history has only such items."""
+    source = learning(ITEMS)
+    data = drawn(0)
+    source.fit(data)
+    chosen = np.bincount(np.concatenate(data.sequences), minlength=ITEMS) > 0
+    assert not chosen.all()
+    for visit in VISITS:
+        assert (source.scores(history([0, 1, 39]), visit)[~chosen] == NOTHING).all()
+    for visit in (NOBODY, Visit(member_id="a stranger")):
+        assert (source.scores(history(np.flatnonzero(~chosen).tolist()), visit) == NOTHING).all()

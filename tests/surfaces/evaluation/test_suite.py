@@ -1,0 +1,192 @@
+"""The whole of it, on a simulated network and on a small ledger."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from rich.console import Console
+
+from foundation.engine.torch import TorchEngine
+from prompts.errors import ConfigError
+from surfaces.evaluation.lists import read_lists
+from surfaces.evaluation.metrics import METRICS
+from surfaces.evaluation.report import Report
+from surfaces.evaluation.suite import Asked, Suite, names
+from surfaces.ledger.store import Ledger
+from surfaces.ledger.tables import import_tables
+from surfaces.registry import Registry
+from surfaces.worlds.network import Network
+
+METHODS = ("random", "popular", "popular_7d", "co_visitation", "bm25", "retrieval", "zero_shot", "fused")
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
+    with Ledger.open(f"sqlite:///{tmp_path_factory.mktemp('network')}/ledger.sqlite") as ledger:
+        import_tables(Network(100, seed=3).tables(), ledger)
+        yield ledger
+
+
+def suite(ledger: Ledger, engine: TorchEngine | None, folder: Path | None = None, **asked: object) -> Suite:
+    settings = {"surface": "jobs", "against": ("popular",), "budget": 1, **asked}
+    return Suite(Asked(**settings), Registry.shipped(), ledger, engine, folder)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def report(network: Ledger, tiny_engine: TorchEngine, tmp_path_factory: pytest.TempPathFactory) -> Report:
+    told: list[str] = []
+    folder = tmp_path_factory.mktemp("out")
+    return replace(suite(network, tiny_engine, folder, against=METHODS, budget=2), tell=told.append).run()
+
+
+def test_the_json_has_what_others_build_on(report: Report) -> None:
+    found = json.loads(json.dumps(report.to_json(), allow_nan=False))
+    assert (found["surface"], found["protocol"], found["subject"]) == ("jobs", "leave-one-out", "foundation")
+    assert list(found["methods"]) == ["foundation", *METHODS]
+    for by_metric in found["methods"].values():
+        assert list(by_metric) == list(METRICS)
+        for value in by_metric.values():
+            assert 0 <= value["low"] <= value["value"] <= value["high"] <= 1
+    for name, part in found["segments"].items():
+        assert list(part["methods"]) == list(found["methods"]), name
+        assert part["members"] <= found["members"]
+    assert found["leaks"] == {
+        "timelines": {"checked": found["members"], "found": 0},
+        "prompts": {"checked": 2 * found["members"], "found": 0},
+        "indexes": {"checked": 1, "found": 0},
+    }
+    assert set(found["coverage"]) == {"bm25", "co_visitation", "popular", "recent", "merged"}
+    assert set(found["tuning"]) == {"popular", "popular_7d", "co_visitation", "bm25"}
+    assert set(found["fused_weights"]) == {"foundation", "bm25", "co_visitation", "popular", "recent"}
+    assert found["costs"]["foundation"]["tokens"] > 0 == found["costs"]["popular"]["tokens"]
+    assert found["costs"]["fused"]["ms"] >= found["costs"]["foundation"]["ms"] * 0.5
+    assert {"interest", "apply", "save", "dismiss"} == set(found["calibration"]["foundation"])
+    assert "simulated" in " ".join(found["notes"])
+    assert found["machine"]["torch"]
+
+
+def test_differences_are_paired(report: Report) -> None:
+    found = report.to_json()
+    for name, by_metric in found["differences"].items():  # type: ignore[union-attr]
+        ours, theirs = (found["methods"][each]["auc"]["value"] for each in ("foundation", name))  # type: ignore[index]
+        assert by_metric["auc"]["value"] == pytest.approx(ours - theirs)
+    assert report.difference("random", "auc").value == pytest.approx(
+        float(np.mean(report.results["foundation"].values("auc") - report.results["random"].values("auc")))
+    )
+
+
+def test_the_table_tells_every_method(report: Report) -> None:
+    out = io.StringIO()
+    Console(file=out, width=200).print(report.to_table())
+    assert all(name in out.getvalue() for name in ("foundation", *METHODS))
+    assert "jobs: leave-one-out" in out.getvalue()
+
+
+def test_everything_is_kept_and_more_methods_may_come(
+    network: Ledger, tiny_engine: TorchEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = suite(network, tiny_engine, tmp_path).run()
+    split = pl.read_parquet(tmp_path / "split.parquet")
+    assert split.columns == ["member_id", "item_id", "label", "timestamp"]
+    assert len(split) == len(first.split.cases)
+    train = pl.read_parquet(tmp_path / "train.parquet")
+    assert len(train) == sum(map(len, first.split.train.sequences))
+    assert not len(train.join(split.rename({"label": "held"}), on=["member_id", "item_id", "timestamp"]))
+    calls: list[int] = []
+    score = tiny_engine.score
+    monkeypatch.setattr(tiny_engine, "score", lambda trees: calls.append(1) or score(trees))
+    again = suite(network, tiny_engine, tmp_path, against=("popular", "bm25", "random")).run()
+    assert len(calls) <= 3, "the model was asked only to foretell its time"
+    assert again.figure("foundation", "auc") == first.figure("foundation", "auc")
+    assert list(again.results) == ["foundation", "popular", "bm25", "random"]
+    assert json.loads((tmp_path / "report.json").read_text())["subject"] == "foundation"
+
+
+def test_drawn_candidates_are_a_list_file(network: Ledger, tmp_path: Path) -> None:
+    """What was asked can be asked again, of this or of any other system."""
+    first = suite(network, None, tmp_path, candidates=20).run()
+    lists = read_lists(tmp_path / "split.parquet")
+    assert {len(each.labels) for each in lists} == {20}
+    second = suite(network, None, protocol="lists", lists=tmp_path / "split.parquet").split
+    for number, (one, other) in enumerate(zip(first.split.cases, second.cases, strict=True)):
+        assert (one.member_id, one.wanted) == (other.member_id, other.wanted)
+        assert first.split.items(number) == second.items(number)
+        assert [each.event_id for each in other.history] == [each.event_id for each in one.history]
+
+
+def test_rankings_of_another_system_stand_beside(network: Ledger, tmp_path: Path) -> None:
+    asked = suite(network, None)
+    rows = [
+        (case.member_id, item_id, float(case.labels.get(item_id, 0.0)))
+        for number, case in enumerate(asked.split.cases[1:], 1)
+        for item_id in asked.split.items(number)
+    ]
+    path = tmp_path / "oracle.parquet"
+    pl.DataFrame(rows, schema=["member_id", "item_id", "score"], orient="row").write_parquet(path)
+    report = suite(network, None, against=("popular", str(path))).run()
+    assert list(report.results) == ["popular", "oracle"]
+    assert report.results["oracle"].values("mrr")[1:].tolist() == [1.0] * (len(report.split.cases) - 1)
+    assert f"oracle says nothing of 1 of the {len(report.split.cases)} rankings" in report.notes
+    assert "what oracle learned from cannot be checked here" in report.notes
+    assert report.classical == "popular"
+
+
+@pytest.mark.parametrize("surface", ["feed", "people"])
+def test_impressions_are_lists(network: Ledger, tiny_engine: TorchEngine, surface: str) -> None:
+    """A member with several slates counts once."""
+    report = suite(network, tiny_engine, surface=surface, protocol="lists", against=("random",)).run()
+    found = report.to_json()
+    assert found["rankings"] >= found["members"] >= 5  # type: ignore[operator]
+    values: dict[str, list[float]] = {}
+    for case, value in zip(report.split.cases, report.results["random"].values("auc"), strict=True):
+        values.setdefault(case.member_id, []).append(value)
+    means = [np.mean(own) for own in values.values()]
+    assert report.figure("random", "auc").value == pytest.approx(float(np.mean(means)))
+
+
+def test_global_time_runs(network: Ledger) -> None:
+    report = suite(network, None, surface="feed", protocol="global-time", against=("popular", "popular_7d")).run()
+    assert report.split.cut is not None
+    assert any(segment.name.startswith("since training") for segment in report.segments)
+
+
+@pytest.mark.parametrize(
+    ("asked", "problem"),
+    [
+        ({"against": ("populer",)}, "no method is called 'populer'; did you mean 'popular'"),
+        ({"against": ("fused",)}, "no method is called 'fused'; it needs a model"),
+        ({"against": ()}, "there is no model and no other method"),
+        ({"lists": Path("lists.parquet")}, "a list file goes with the protocol 'lists', not with 'leave-one-out'"),
+        ({"against": ("absent.parquet",)}, "a ranking file must be a parquet file"),
+        ({"protocol": "lists", "lists": Path("absent.parquet")}, "a list file must be a parquet file"),
+    ],
+)
+def test_what_cannot_be_asked(network: Ledger, asked: dict[str, object], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        suite(network, None, **asked).run()
+
+
+def test_all_are_every_method(network: Ledger, tiny_engine: TorchEngine) -> None:
+    assert suite(network, None, against=("all",)).wanted == names(model=False)
+    assert suite(network, tiny_engine, against=("all",)).wanted == [
+        "foundation",
+        *names(model=False),
+        "zero_shot",
+        "fused",
+    ]
+
+
+def test_the_cost_is_told_before(network: Ledger, tiny_engine: TorchEngine) -> None:
+    told: list[str] = []
+    asked = replace(suite(network, tiny_engine, members=5, against=("popular", "random")), tell=told.append)
+    asked.run()
+    assert "5 rankings of" in told[0]
+    assert "up to 1 tries each on validation for popular" in told[0]
+    assert "candidates a second: about" in told[1]
