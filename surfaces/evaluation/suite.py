@@ -316,7 +316,9 @@ class Suite:
             yield f"what {method.name} learned from cannot be checked here"
 
     def _about(self) -> dict[str, object]:
+        note = self.ledger.note
         return {
+            **({"note": note} if note else {}),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "model": self._model_version,
             "surface_version": self._surface_version,
