@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from serve.commands.parts import SHIPPED_MODEL, JsonFile, ModelFolder, model_folder
+from serve.commands.parts import SHIPPED_MODEL, JsonFile, ModelFolder, model_folder, steps
 
 app = typer.Typer(no_args_is_help=True, help="Measure speed on this machine, each time against a naive way.")
 
@@ -55,3 +55,27 @@ def train(model: ModelFolder = SHIPPED_MODEL, json_out: JsonFile = None) -> None
     from foundation.bench.train import run
 
     run(json_out, model_folder(model))
+
+
+@app.command("experiments")
+def experiments(
+    members: Annotated[int, typer.Option(min=100, max=1_000_000, help="Of the simulated network.")] = 1_000,
+    seed: Annotated[int, typer.Option(min=0, help="Draws the network, and everything in it.")] = 0,
+    surfaces: Annotated[str, typer.Option(metavar="NAMES", help="Simulated surfaces, parted by commas.")] = "feed,jobs",
+    json_out: JsonFile = None,
+) -> None:
+    """How many impressions interleaving needs, and an A/B test; what a log alone tells; what looking early costs.
+
+    All of it on the simulated network, where the truth is known.
+    """
+    import json
+
+    from rich.console import Console
+
+    from surfaces.experiments.bench import measure
+
+    with steps("simulating experiments"):
+        found = measure(members, seed, [name.strip() for name in surfaces.split(",") if name.strip()])
+    Console().print(*found.to_tables())
+    if json_out:
+        json_out.write_text(json.dumps(found.to_json(), indent=2) + "\n", encoding="utf-8")

@@ -22,7 +22,7 @@ from tests.serve.conftest import fill
 COMMANDS = [
     ["demo"], ["import"], ["train"], ["evaluate"], ["serve"], ["surface"], ["surface", "check"], ["surface", "list"],
     ["surface", "schema"], ["surface", "preview"], ["surface", "init"], ["surface", "diff"],
-    ["bench"], ["bench", "score"], ["bench", "train"],
+    ["bench"], ["bench", "score"], ["bench", "train"], ["bench", "experiments"],
     ["model"], ["model", "pull"], ["model", "upcycle"], ["model", "plan"],
 ]  # fmt: skip
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,18 +19,9 @@ from surfaces.evaluation.metrics import METRICS
 from surfaces.evaluation.report import Report
 from surfaces.evaluation.suite import Asked, Suite, names
 from surfaces.ledger.store import Ledger
-from surfaces.ledger.tables import import_tables
 from surfaces.registry import Registry
-from surfaces.worlds.network import Network
 
 METHODS = ("random", "popular", "popular_7d", "co_visitation", "bm25", "retrieval", "zero_shot", "fused")
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
-    with Ledger.open(f"sqlite:///{tmp_path_factory.mktemp('network')}/ledger.sqlite") as ledger:
-        import_tables(Network(100, seed=3).tables(), ledger)
-        yield ledger
 
 
 def suite(ledger: Ledger, engine: TorchEngine | None, folder: Path | None = None, **asked: object) -> Suite:
