@@ -1,4 +1,4 @@
-"""The page on surfaces knows every kind and every key."""
+"""The page on surfaces knows every kind and every key, the page on evaluation every method and figure."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from surfaces.evaluation.suite import PROTOCOLS, names
 from surfaces.evidence import labels
 from surfaces.kinds import FAMILIES, SHIPPED, Family, kinds
 from surfaces.spec import PromptSpec, SurfaceSpec
@@ -32,6 +33,12 @@ def test_every_evidence_is_shown_in_its_words() -> None:
         assert f"| `{name}` | `{label} top " in TEXT
 
 
-def test_its_links_lead_to_files() -> None:
-    for link in re.findall(r"\]\(([^)#]+)\)", TEXT):
-        assert (PAGE.parent / link).exists(), link
+@pytest.mark.parametrize("page", sorted(PAGE.parent.glob("*.md")), ids=lambda page: page.name)
+def test_links_lead_to_files(page: Path) -> None:
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / link).exists(), link
+
+
+def test_every_method_is_explained() -> None:
+    text = (PAGE.parent / "evaluation.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in text for name in (*names(model=True), *PROTOCOLS))

@@ -89,6 +89,7 @@ def evaluate(
     """
     from surfaces.evaluation.suite import Asked, Suite
 
+    _check_writable(json_out, html)
     stderr = Console(stderr=True)
     with open_ledger(ledger) as opened, progress_bar(stderr) as progress:
         asked = Asked(
@@ -108,6 +109,19 @@ def evaluate(
         html.write_text(page(report.to_json()), encoding="utf-8")
     if json_out:
         json_out.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
+
+
+def _check_writable(json_out: Path | None, html: Path | None) -> None:
+    """Raises ConfigError before the work where what comes of it could not be written."""
+    from prompts.errors import ConfigError
+
+    for path in filter(None, (json_out, html)):
+        if not path.absolute().parent.is_dir():
+            raise ConfigError(f"{path}: there is no folder {path.absolute().parent}; make it first")
+    if html:
+        from surfaces.evaluation.plots import check_matplotlib
+
+        check_matplotlib()
 
 
 def _stepping(progress: Progress) -> Step:

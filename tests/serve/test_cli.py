@@ -12,6 +12,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from foundation.engine.torch import TorchEngine
@@ -252,6 +253,34 @@ def test_evaluate_without_a_model(url: str, tmp_path: Path) -> None:
     out = tmp_path / "figures.json"
     assert main(["evaluate", "movies", "--ledger", url, "--model", "none", "--json", str(out)]) == 0
     assert list(json.loads(out.read_text())["methods"]) == ["popular", "co_visitation"]
+
+
+def test_evaluate_writes_a_page_and_goes_on(url: str, model: str, tmp_path: Path) -> None:
+    """By lists of a file, beside another system's rankings; the second time nothing is left to be done."""
+    lists, other, html = tmp_path / "lists.parquet", tmp_path / "other.parquet", tmp_path / "page.html"
+    rows = [(f"m{member}", f"f{film}") for member in range(8) for film in range(6)]
+    frame = pl.DataFrame(rows, schema=["member_id", "item_id"], orient="row")
+    frame.with_columns(label=(pl.col("item_id") == "f1").cast(pl.Int8)).write_parquet(lists)
+    frame.with_columns(score=pl.lit(0.5)).write_parquet(other)
+    arguments = ["evaluate", "movies", "--ledger", url, "--model", model, "--protocol", "lists", "--lists", str(lists)]
+    arguments += ["--against", f"random,{other}", "--out", str(tmp_path / "out"), "--html", str(html)]
+    assert main(arguments) == 0
+    first = html.read_text(encoding="utf-8")
+    assert "other says" not in first
+    assert "<svg" in first
+    kept = (tmp_path / "out" / "foundation.npz").stat().st_mtime_ns
+    assert main([*arguments, "--json", str(tmp_path / "told.json")]) == 0
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert told["methods"]["other"]["auc"]["value"] == 0.5
+    assert (tmp_path / "out" / "foundation.npz").stat().st_mtime_ns >= kept
+
+
+def test_what_could_not_be_written_is_said_before_the_work(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["evaluate", "movies", "--ledger", url, "--model", "none"]
+    for option in ("--json", "--html"):
+        assert "there is no folder" in refused([*common, option, str(tmp_path / "absent" / "out")], capsys)
 
 
 def test_evaluate_of_what_is_unknown(url: str, capsys: pytest.CaptureFixture[str]) -> None:
