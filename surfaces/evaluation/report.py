@@ -12,6 +12,8 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from surfaces.evaluation.bootstrap import Interval, interval, intervals
@@ -193,16 +195,17 @@ class Report:
         )
         asked = "" if len(split.cases) == self.members.max() + 1 else f"{len(split.cases)} rankings of "
         title = f"{self.surface}: {split.protocol}, {asked}{self.members.max() + 1} members, {among}"
-        table = Table(title=title)
-        table.add_column("method")
+        table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
+        table.add_column("method", no_wrap=True)
         for metric in SHOWN:
-            table.add_column(metric, justify="right")
-        table.add_column(f"{self.subject} is above by (ndcg@10)", justify="right")
-        table.add_column("ms", justify="right")
+            table.add_column(metric, justify="right", no_wrap=True)
+        table.add_column(f"{self.subject}\nabove by", justify="right", no_wrap=True)
+        table.add_column("ms", justify="right", no_wrap=True)
         for method, seconds in self.seconds.items():
-            figures = [_shown(self.figure(method, metric)) for metric in SHOWN]
-            above = "" if method == self.subject else _shown(self.difference(method, "ndcg@10"), "+")
-            table.add_row(method, *figures, above, f"{1000 * seconds:.1f}")
+            first, *rest = (self.figure(method, metric) for metric in SHOWN)
+            above = "" if method == self.subject else _shown(self.difference(method, SHOWN[0]), "+")
+            figures = [_shown(first), *(_short(found.value) for found in rest)]
+            table.add_row(escape(method), *figures, above, f"{1000 * seconds:.1f}")
         return table
 
 
@@ -248,4 +251,8 @@ def _told(tuned: Tuned) -> dict[str, object]:
 
 
 def _shown(found: Interval, sign: str = "") -> str:
-    return f"{found.value:{sign}.3f} \\[{found.low:{sign}.3f}, {found.high:{sign}.3f}]"
+    return f"{_short(found.value, sign)} \\[{_short(found.low, sign)}, {_short(found.high, sign)}]"
+
+
+def _short(value: float, sign: str = "") -> str:
+    return f"{value:{sign}.3f}".replace("0.", ".", 1)
