@@ -1,5 +1,6 @@
 # make demo   a ranking of real films for real members, from nothing
 # make test   lint, types, floors, tests
+# make figures   every figure of the README, anew: tables, and JSON and pages in runs/figures (about two hours)
 # make bench-peers   other engines, for `prismrank bench score` to compare with
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' && echo $$p && break; done)
@@ -11,7 +12,7 @@ export PIP_NO_INPUT := 1
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test test-all bench bench-peers lint clean
+.PHONY: demo test test-all bench figures bench-peers lint clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.runtime
@@ -26,6 +27,24 @@ test-all: lint
 bench: $(VENV)/.runtime
 	$(BIN)/prismrank bench score
 	$(BIN)/prismrank bench train
+
+FIGURES := runs/figures
+EVALUATE = $(BIN)/prismrank evaluate $(1) --ledger sqlite:///$(FIGURES)/$(2).sqlite --against all \
+	--out $(FIGURES)/$(3) --json $(FIGURES)/$(3).json --html $(FIGURES)/$(3).html
+
+figures: $(VENV)/.runtime
+	mkdir -p $(FIGURES)
+	$(BIN)/prismrank import --dataset movielens-100k --ledger sqlite:///$(FIGURES)/films.sqlite
+	$(BIN)/prismrank import --world network --members 1000 --ledger sqlite:///$(FIGURES)/network.sqlite
+	$(call EVALUATE,movies,films,movies)
+	$(call EVALUATE,movies,films,movies-time) --protocol global-time
+	for surface in feed jobs ads people; do $(call EVALUATE,$$surface,network,$$surface) || exit; done
+	$(BIN)/prismrank bench experiments --json $(FIGURES)/experiments.json
+	$(BIN)/prismrank bench score --threads 1 --json $(FIGURES)/score.json
+	test ! -d models/smollm2 || $(BIN)/prismrank bench score --threads 1 --rounds 2 --model models/smollm2
+	$(BIN)/prismrank bench visit --threads 1 --json $(FIGURES)/visit.json
+	$(BIN)/prismrank bench train --json $(FIGURES)/train.json
+	$(BIN)/prismrank import --world network --members 10000 --ledger sqlite:///$(FIGURES)/large.sqlite
 
 bench-peers:
 	@$(MAKE) --no-print-directory --keep-going $(PEERS)/vllm/.installed $(PEERS)/llama_cpp/.installed

@@ -140,12 +140,15 @@ def _stepping(progress: Progress) -> Step:
 
 
 def _tell(report: Report) -> None:
+    from surfaces.evaluation.tables import tables
+
     console = Console()
-    table = report.to_table()
-    table.caption = escape("; ".join(report.notes)) or None
-    console.print(table)
-    advice = report.advice()
+    for table in tables(report):
+        console.print(table)
+    for note in report.notes:
+        console.print(escape(note), highlight=False)
     if report.routing is not None:
+        advice = report.advice()
         console.print(
             f"Worth its cost: {escape(advice.method or 'unknown')}: {escape(advice.reason)}.", highlight=False
         )

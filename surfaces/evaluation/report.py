@@ -1,4 +1,4 @@
-"""What an evaluation found, and how it is told: as JSON, and as a table for a terminal.
+"""What an evaluation found, and all of it as JSON; `tables` and `page` show it.
 
 Every interval is over members: a member with several lists counts once, with the mean of them. Differences are paired,
 member by member.
@@ -12,16 +12,13 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from rich.box import SIMPLE_HEAD
-from rich.markup import escape
-from rich.table import Table
 
 from surfaces.evaluation.bootstrap import Interval, interval, intervals
 from surfaces.evaluation.breadth import catalogue_coverage, gini, popularity_bias, popularity_of
 from surfaces.evaluation.calibration import Calibration, calibration
 from surfaces.evaluation.coverage import Coverage
 from surfaces.evaluation.leaks import Place
-from surfaces.evaluation.metrics import METRICS, SHOWN
+from surfaces.evaluation.metrics import METRICS
 from surfaces.evaluation.protocols import Split
 from surfaces.evaluation.recommend import Advice, advise, routing
 from surfaces.evaluation.results import Results
@@ -73,6 +70,15 @@ class Report:
         np.add.at(total, member, values_MF[kept])
         return total / np.bincount(member)[:, None]
 
+    @property
+    def models(self) -> list[str]:
+        """The methods that ask the model."""
+        return [name for name in self.results if name in MODELS]
+
+    def mean(self, method: str, metric: str, inside_M: npt.NDArray[np.bool_]) -> float:
+        """The mean over members, of some cases."""
+        return float(self.by_member(self.results[method].values(metric)[:, None], inside_M).mean())
+
     def figure(self, method: str, metric: str) -> Interval:
         """The mean over members, with its 95% interval."""
         return interval(self.by_member(self.results[method].values(metric)[:, None])[:, 0])
@@ -110,7 +116,7 @@ class Report:
     @cached_property
     def routing(self) -> dict[str, object] | None:
         """What the surface's `routing` may say, after this evaluation."""
-        if not set(MODELS) & set(self.results):
+        if not self.models:
             return None
         found = [(segment.when, self.advice(segment.inside_M)) for segment in self.segments if segment.when]
         return routing(found, self.advice(), self.weights)
@@ -187,27 +193,6 @@ class Report:
             told[name] = {**sizes, **self._compared(inside_M), "advice": _plain(self.advice(inside_M))}
         return told
 
-    def to_table(self) -> Table:
-        """The report for a terminal: a row a method, a column a metric."""
-        split = self.split
-        among = (
-            "given lists" if split.protocol == "lists" else f"{split.candidates or 'the full catalogue of'} candidates"
-        )
-        asked = "" if len(split.cases) == self.members.max() + 1 else f"{len(split.cases)} rankings of "
-        title = f"{self.surface}: {split.protocol}, {asked}{self.members.max() + 1} members, {among}"
-        table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
-        table.add_column("method", no_wrap=True)
-        for metric in SHOWN:
-            table.add_column(metric, justify="right", no_wrap=True)
-        table.add_column(f"{self.subject}\nabove by", justify="right", no_wrap=True)
-        table.add_column("ms", justify="right", no_wrap=True)
-        for method, seconds in self.seconds.items():
-            first, *rest = (self.figure(method, metric) for metric in SHOWN)
-            above = "" if method == self.subject else _shown(self.difference(method, SHOWN[0]), "+")
-            figures = [_shown(first), *(_short(found.value) for found in rest)]
-            table.add_row(escape(method), *figures, above, f"{1000 * seconds:.1f}")
-        return table
-
 
 def _calibrated(found: Results, head: str) -> Calibration:
     said, came = found.answered(head)
@@ -248,11 +233,3 @@ def _told(tuned: Tuned) -> dict[str, object]:
         "tries": len(tuned.tried),
         "seconds": tuned.seconds,
     }
-
-
-def _shown(found: Interval, sign: str = "") -> str:
-    return f"{_short(found.value, sign)} \\[{_short(found.low, sign)}, {_short(found.high, sign)}]"
-
-
-def _short(value: float, sign: str = "") -> str:
-    return f"{value:{sign}.3f}".replace("0.", ".", 1)

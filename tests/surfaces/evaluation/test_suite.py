@@ -18,6 +18,7 @@ from surfaces.evaluation.lists import read_lists
 from surfaces.evaluation.metrics import METRICS
 from surfaces.evaluation.report import Report
 from surfaces.evaluation.suite import Asked, Suite, names
+from surfaces.evaluation.tables import tables
 from surfaces.ledger.store import Ledger
 from surfaces.registry import Registry
 
@@ -72,11 +73,17 @@ def test_differences_are_paired(report: Report) -> None:
     )
 
 
-def test_the_table_tells_every_method(report: Report) -> None:
+def test_the_tables_fit_a_terminal_and_tell_it_all(report: Report) -> None:
     out = io.StringIO()
-    Console(file=out, width=200).print(report.to_table())
-    assert all(name in out.getvalue() for name in ("foundation", *METHODS))
-    assert "jobs: leave-one-out" in out.getvalue()
+    console = Console(file=out, width=88)
+    console.print(*tables(report))
+    said = out.getvalue()
+    assert all(name in said for name in ("foundation", *METHODS, *(segment.name for segment in report.segments)))
+    assert all(f"coverage@{k}" in said for k in (10, 200))
+    assert "jobs: leave-one-out" in said
+    assert "…" not in said
+    value = report.figure("popular", "hr@10").value
+    assert f"{value:.3f}".removeprefix("0") in said
 
 
 def test_everything_is_kept_and_more_methods_may_come(
