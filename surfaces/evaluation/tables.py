@@ -48,7 +48,9 @@ def _coverage(report: Report) -> Table:
 
 def _segments(report: Report) -> Table:
     others = [name for name in (*report.models, report.classical) if name and name != "zero_shot"]
-    table = _table("ndcg@10 by segment of n members, and the way that is worth its cost", "segment", "n", *others, "way")
+    table = _table(
+        "ndcg@10 by segment of n members, and the way that is worth its cost", "segment", "n", *others, "way"
+    )
     for segment in report.segments:
         members = report.by_member(report.results[others[0]].values_MF, segment.inside_M)
         values = [report.mean(name, SHOWN[0], segment.inside_M) for name in others]
