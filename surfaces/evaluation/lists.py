@@ -15,9 +15,20 @@ import numpy as np
 import polars as pl
 
 from prompts.errors import ConfigError, LedgerError
-from surfaces.evaluation.protocols import WINDOW, Case, Split, before, check, drawn, moment, timelines, wanted_actions
+from surfaces.evaluation.protocols import (
+    WINDOW,
+    Case,
+    Split,
+    before,
+    check,
+    drawn,
+    last_share,
+    timelines,
+    wanted_actions,
+)
 from surfaces.ledger.records import IMPRESSION, Event, quoted
 from surfaces.ledger.store import Ledger
+from surfaces.moments import moment
 from surfaces.sources.base import Interactions
 from surfaces.sources.fit import interactions_of
 from surfaces.spec import SurfaceSpec
@@ -63,6 +74,8 @@ def read_columns(path: Path, wanted: Mapping[str, type[pl.DataType]], what: str)
 def _cast(column: pl.Series, kind: type[pl.DataType]) -> pl.Series:
     if column.dtype.is_temporal() and kind == pl.Float64:
         return column.cast(pl.Datetime("us")).dt.epoch("us").cast(pl.Float64) / 1e6
+    if column.name == "timestamp" and column.dtype == pl.String:
+        return pl.Series("timestamp", [moment(each) for each in column], pl.Float64)
     return column.cast(kind)
 
 
@@ -168,7 +181,7 @@ def from_impressions(
             f"the ledger has no impressions ('{IMPRESSION}') on surface '{surface.surface}' that anything came of; "
             "give --lists"
         )
-    cut = moment(np.array([case.time for case in slates]), share)
+    cut = last_share(np.array([case.time for case in slates]), share)
     cases = [case for case in slates if case.time >= cut]
     return Split("lists", drawn(cases, members, seed), before(data, cut), cut=cut, seed=seed)
 

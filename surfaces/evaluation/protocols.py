@@ -194,7 +194,7 @@ def global_time(
     if ledger.clock == "order":
         raise ConfigError("protocol global-time: it needs times, but this ledger's clock is 'order'; use leave-one-out")
     data, label = interactions_of(surface, ledger), wanted_actions(surface, ledger)
-    cut = moment(np.concatenate([np.zeros(0), *data.times]), share)
+    cut = last_share(np.concatenate([np.zeros(0), *data.times]), share)
     cases: list[Case] = []
     for timeline in timelines(ledger):
         places = chosen_places(timeline, data)
@@ -228,7 +228,7 @@ def wanted_actions(surface: SurfaceSpec, ledger: Ledger) -> frozenset[str]:
     return frozenset(found & named or found)
 
 
-def moment(times: Scores, share: float) -> float:
+def last_share(times: Scores, share: float) -> float:
     """The moment from which on the last `share` of the times come. Raises LedgerError where they are too much alike."""
     cut = float(np.quantile(times, 1 - share, method="higher")) if len(times) else 0.0
     if not len(times) or cut <= times.min():

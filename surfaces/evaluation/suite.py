@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -39,6 +39,7 @@ from surfaces.spec import SurfaceSpec
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 RETRIEVAL = "retrieval"
+FILE = ".parquet"
 TRIED = 2
 """So many cases are ranked to foretell what all of them take."""
 
@@ -98,6 +99,8 @@ class Suite:
         asked, ledger, spec = self.asked, self.ledger, self.spec
         who: Who = {"members": asked.members, "seed": asked.seed}
         if asked.protocol == "lists":
+            if asked.candidates is not None or asked.history:
+                raise ConfigError("the protocol 'lists' takes lists as they are: leave out --candidates and --history")
             if asked.lists is not None:
                 return lists.from_lists(ledger, spec, lists.read_lists(asked.lists), **who)
             return lists.from_impressions(ledger, spec, **who)
@@ -121,7 +124,7 @@ class Suite:
         given = [other for name in given for other in (known if name == "all" else [name])]
         found = list(dict.fromkeys([*(["foundation"] if self.engine else []), *given]))
         for name in found:
-            if name not in known and not name.endswith(".parquet"):
+            if name not in known and not name.endswith(FILE):
                 why = "; it needs a model" if name in MODELS else f"{suggest(name, known)}"
                 raise ConfigError(f"no method is called '{name}'{why}; a ranking file ends with .parquet")
         if not found:
@@ -130,11 +133,12 @@ class Suite:
 
     def run(self) -> Report:
         """Does it all. Raises PrismrankError for what cannot be done, LeakError for what would be no evaluation."""
+        outside = {name: FromFile(Path(name)) for name in self.wanted if name.endswith(FILE)}
         self._foretell()
         tuned = {name: self._tuned(name) for name in self.wanted if name in recipes()}
         parts = self._models(self.split)
         weights = self._weights() if "fused" in self.wanted else {}
-        methods = [self._method(name, tuned, parts, weights) for name in self.wanted]
+        methods = [outside.get(name) or self._method(name, tuned, parts, weights) for name in self.wanted]
         places = leaks.check(self.split, [*parts.values(), *methods], self.ledger)
         leaks.refuse(places)
         results = rank(
@@ -145,7 +149,6 @@ class Suite:
             keeping=Keeping(self.folder, {name: self._key(name, tuned, weights) for name in self.wanted}),
             progress=self._stepping("ranking"),
         )
-        outside = [method for method in methods if isinstance(method, FromFile)]
         report = Report(
             self.spec.surface,
             self.split,
@@ -154,8 +157,8 @@ class Suite:
             weights,
             self._coverage(),
             places,
-            [method.name for method in outside],
-            [*self.split.notes, *self._absent(outside), *([self.ledger.note] if self.ledger.note else [])],
+            [method.name for method in outside.values()],
+            [*self.split.notes, *self._absent(outside.values()), *([self.ledger.note] if self.ledger.note else [])],
             self._about(),
         )
         self._save(report)
@@ -255,12 +258,9 @@ class Suite:
             return Random(self.asked.seed)
         if name == RETRIEVAL:
             return FromRetrieval(self._retrieval, self.spec.fallback.order, self.split.train)
-        if name in tuned:
-            self.step(f"fitting {name}", 0, 1)
-            materials = Materials(self.spec, self.split.train, self.ledger, self.engine)
-            source = recipes()[name].make(materials, tuned[name].settings)
-            return FromSource(name, source, self.split.train)
-        return FromFile(Path(name))
+        self.step(f"fitting {name}", 0, 1)
+        materials = Materials(self.spec, self.split.train, self.ledger, self.engine)
+        return FromSource(name, recipes()[name].make(materials, tuned[name].settings), self.split.train)
 
     @cached_property
     def _retrieval(self) -> Retrieval:
@@ -304,11 +304,11 @@ class Suite:
     def _key(self, name: str, tuned: Mapping[str, Tuned], weights: Mapping[str, float]) -> str:
         """What a method's results depend on beside the split."""
         own: object = tuned[name].settings if name in tuned else weights if name == "fused" else None
-        if name.endswith(".parquet"):
+        if name.endswith(FILE):
             own = hashlib.sha256(Path(name).read_bytes()).hexdigest()
         return key_of(name, own, self._code, self._surface_version, self._model_version, self.asked.seed)
 
-    def _absent(self, outside: Sequence[FromFile]) -> Iterator[str]:
+    def _absent(self, outside: Iterable[FromFile]) -> Iterator[str]:
         for method in outside:
             missing = method.absent(self.split.cases)
             if missing:

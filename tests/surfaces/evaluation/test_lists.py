@@ -35,6 +35,7 @@ def test_times_may_be_dates_and_may_be_absent(tmp_path: Path) -> None:
     at = datetime(1970, 1, 2, tzinfo=UTC)
     rows = {"member_id": ["ann"], "item_id": ["a"], "label": [True]}
     assert read_lists(written(tmp_path, **rows, timestamp=[at])) == [Listed("ann", DAY, {"a": 1.0})]
+    assert read_lists(written(tmp_path, **rows, timestamp=["1970-01-02"])) == [Listed("ann", DAY, {"a": 1.0})]
     assert read_lists(written(tmp_path, **rows)) == [Listed("ann", None, {"a": 1.0})]
 
 
@@ -47,6 +48,7 @@ def test_times_may_be_dates_and_may_be_absent(tmp_path: Path) -> None:
         ({"member_id": ["ann", None], "item_id": ["a", "b"], "label": [1, 0]}, "row 2: 'member_id' is empty"),
         ({"member_id": ["ann"] * 2, "item_id": ["a"] * 2, "label": [1, 0]}, "row 2: .*'ann' has item 'a' twice"),
         ({"member_id": ["ann"], "item_id": ["a"], "label": ["much"]}, "conversion"),
+        ({"member_id": ["ann"], "item_id": ["a"], "label": [1], "timestamp": ["soon"]}, "row 1: 'timestamp' is empty"),
         ({"member_id": [], "item_id": [], "label": []}, "no rows"),
     ],
 )

@@ -161,6 +161,7 @@ def test_global_time_runs(network: Ledger) -> None:
         ({"against": ("fused",)}, "no method is called 'fused'; it needs a model"),
         ({"against": ()}, "there is no model and no other method"),
         ({"lists": Path("lists.parquet")}, "a list file goes with the protocol 'lists', not with 'leave-one-out'"),
+        ({"protocol": "lists", "candidates": 9}, "leave out --candidates and --history"),
         ({"against": ("absent.parquet",)}, "a ranking file must be a parquet file"),
         ({"protocol": "lists", "lists": Path("absent.parquet")}, "a list file must be a parquet file"),
     ],
