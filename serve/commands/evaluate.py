@@ -103,12 +103,13 @@ def evaluate(
         )  # fmt: skip
         report = suite.run()
     _tell(report)
+    told = report.to_json()
+    if json_out:
+        json_out.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     if html:
         from surfaces.evaluation.page import page
 
-        html.write_text(page(report.to_json()), encoding="utf-8")
-    if json_out:
-        json_out.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
+        html.write_text(page(told), encoding="utf-8")
 
 
 def _check_writable(json_out: Path | None, html: Path | None) -> None:

@@ -22,7 +22,7 @@ from surfaces.evaluation.calibration import Calibration
 from surfaces.evaluation.coverage import MERGED
 from surfaces.evaluation.metrics import METRICS, SHOWN
 from surfaces.evaluation.recommend import FEWEST
-from surfaces.evaluation.report import MODELS, NOT_CLASSICAL
+from surfaces.evaluation.report import MODELS
 
 NDCG = "ndcg@10"
 BEST = 3
@@ -113,6 +113,7 @@ class Told(_Part):
     methods: Mapping[str, Figures]
     differences: Mapping[str, Figures] = {}
     subject: str
+    classical: str | None = None
     segments: Mapping[str, SegmentTold] = {}
     advice: AdviceTold
     routing: Mapping[str, object] | None = None
@@ -134,12 +135,6 @@ class Told(_Part):
     def models(self) -> list[str]:
         """The methods that ask the model."""
         return [name for name in self.methods if name in MODELS]
-
-    @property
-    def classical(self) -> str | None:
-        """The method without a model that did best on validation."""
-        tuned = [name for name in self.methods if name in self.tuning and name not in NOT_CLASSICAL]
-        return max(tuned, key=lambda name: self.tuning[name].value, default=None)
 
     @property
     def calibrated(self) -> tuple[str, Mapping[str, Calibration]] | None:

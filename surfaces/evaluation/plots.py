@@ -19,6 +19,8 @@ from surfaces.evaluation.bootstrap import Interval
 from surfaces.evaluation.calibration import Bin, Calibration
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.text import Annotation
@@ -275,35 +277,48 @@ def _milliseconds(axes: Axes, values: Sequence[float]) -> None:
 
 
 def _label_points(figure: Figure, axes: Axes, at: Mapping[str, tuple[float, float]]) -> None:
-    """Names beside their points, each at the nearest place where it covers no other name and no point."""
+    """Names beside their points, with a line to a point that is not near."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
-    taken = [axes.transData.transform(point) for point in at.values()]
+    points = [axes.transData.transform(point) for point in at.values()]
     boxes: list[Bbox] = []
     for name, point in sorted(at.items(), key=lambda pair: -pair[1][1]):
-        for dx, dy in OFFSETS:
-            text = _note(axes, name, point, dx, dy)
-            box = text.get_window_extent().padded(3)
-            inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and axes.bbox.y0 <= box.y0
-            if inside and not any(box.overlaps(other) for other in boxes) and not box.count_contains(taken):
-                break
-            text.remove()
-        else:
-            text = _note(axes, name, point, *OFFSETS[0])
-        boxes.append(text.get_window_extent().padded(1))
+        offset, box = _free_place(axes, name, point, points, boxes)
+        boxes.append(box)
+        _note(axes, name, point, offset)
+        if offset[1]:
+            axes.annotate("", point, offset, textcoords="offset points", arrowprops=LEADER, zorder=1)
 
 
 OFFSETS = [
-    (side * 7, way * 9 * step) for step in range(12) for way in ((1, -1) if step else (1,)) for side in (1, -1)
+    (side * 7, way * 10 * step) for step in range(16) for way in ((1, -1) if step else (1,)) for side in (1, -1)
 ]  # fmt: skip
 """In points, where a label may stand beside its point, the best place first."""
+MARK = 3
+"""Pixels from the middle of a point to its edge."""
+LEADER = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2}
 
 
-def _note(axes: Axes, name: str, point: tuple[float, float], dx: float, dy: float) -> Annotation:
-    line = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2} if dy else None
+def _free_place(
+    axes: Axes, name: str, point: tuple[float, float], points: Sequence[npt.NDArray[np.float64]], boxes: Sequence[Bbox]
+) -> tuple[tuple[float, float], Bbox]:
+    """The nearest offset where a label is inside the axes and covers no other label and no point, and its box."""
+    places = []
+    for offset in OFFSETS:
+        label = _note(axes, name, point, offset)
+        box = label.get_window_extent()
+        label.remove()
+        inside = axes.bbox.count_contains(box.corners()) == 4
+        if inside and not box.count_overlaps(boxes) and not box.padded(MARK).count_contains(points):
+            return offset, box
+        places.append((offset, box))
+    return places[0]
+
+
+def _note(axes: Axes, name: str, point: tuple[float, float], offset: tuple[float, float]) -> Annotation:
     return axes.annotate(
-        _short(name), point, (dx, dy), textcoords="offset points", arrowprops=line, va="center",
-        ha="left" if dx > 0 else "right", bbox={"facecolor": BACK, "edgecolor": "none", "pad": 0.5},
+        _short(name), point, offset, textcoords="offset points", va="center", ha="left" if offset[0] > 0 else "right",
+        bbox={"facecolor": BACK, "edgecolor": "none", "pad": 0.5},
     )  # fmt: skip
 
 
@@ -315,7 +330,7 @@ def _label_ends(axes: Axes, ends: Mapping[str, float], bold: str) -> None:
         axes.annotate(
             _short(name), (1.0, ends[name]), (1.05, place), xycoords=axes.get_yaxis_transform(), va="center",
             textcoords=axes.get_yaxis_transform(), fontweight="bold" if name == bold else "normal",
-            arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.5}, annotation_clip=False,
+            arrowprops={**LEADER, "shrinkA": 2}, annotation_clip=False,
         )  # fmt: skip
 
 

@@ -157,6 +157,7 @@ class Report:
             "split": {"digest": split.digest, "seed": split.seed, "cut": split.cut, "notes": list(split.notes)},
             **self._compared(None),
             "subject": self.subject,
+            "classical": self.classical,
             "segments": self._segments(),
             "advice": _plain(self.advice()),
             "routing": self.routing,
