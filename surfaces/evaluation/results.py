@@ -74,7 +74,7 @@ class Results:
             arrays[f"n_{name}"] = np.array([len(p) for p, _ in parts])
         scratch = path.with_suffix(".part.npz")
         with scratch.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, key=np.array(key), **arrays)
+            np.savez(file, allow_pickle=False, key=np.array(key), **arrays)
         os.replace(scratch, path)
 
     @classmethod
