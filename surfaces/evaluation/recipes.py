@@ -107,7 +107,7 @@ _ALL = (
     ),
     Recipe(
         "itemknn",
-        {"neighbours": (1_000, 100), "shrink": (10.0, 0.0, 100.0), "weighting": ("none", "tf-idf")},
+        {"neighbours": (1_000, 100), "shrink": (10.0, 0.0), "weighting": ("none", "tf-idf"), "decay": (0.9, 1.0)},
         _itemknn,
     ),
     Recipe("ease", {"l2": (200.0, 500.0, 50.0, 10.0), "decay": (0.9, 1.0)}, _ease),

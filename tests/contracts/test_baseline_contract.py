@@ -34,7 +34,8 @@ def _unit(rows_ID: np.ndarray) -> np.ndarray:
 
 
 BASELINES: Mapping[str, Make] = {
-    "itemknn": lambda _: ItemKnn(),
+    "itemknn": lambda _: ItemKnn(decay=1.0),
+    "itemknn, decayed": lambda _: ItemKnn(),
     "itemknn, few neighbours, tf-idf": lambda _: ItemKnn(neighbours=3, shrink=1.0, weighting="tf-idf"),
     "ease": lambda _: Ease(l2=5.0),
     "ease, decayed": lambda _: Ease(l2=5.0, decay=0.8),

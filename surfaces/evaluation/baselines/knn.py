@@ -1,4 +1,4 @@
-"""Item-based nearest neighbours over the whole history, every choice counting alike.
+"""Item-based nearest neighbours over the whole history.
 
 Sarwar et al., "Item-based collaborative filtering recommendation algorithms", WWW (2001); with the shrinkage and
 weighting that Ferrari Dacrema et al., "A troubling analysis of reproducibility and progress in recommender systems
@@ -15,7 +15,7 @@ import numpy as np
 from scipy import sparse
 
 from prompts.errors import ConfigError
-from surfaces.evaluation.baselines.matrix import choices
+from surfaces.evaluation.baselines.matrix import choices, weighed
 from surfaces.sources.base import NOTHING, Indices, Interactions, Scores, best
 from surfaces.visit import NOBODY, Visit
 
@@ -29,14 +29,21 @@ class ItemKnn:
     """Scores an item by the sum of its similarities to the items of the history that have it among their nearest.
 
     The similarity is the cosine of two items' columns; of each item the `neighbours` nearest are kept. `shrink`, in
-    counts, is added to the product of the columns' lengths, so that a similarity from few members is small.
+    counts, is added to the product of the columns' lengths, so that a similarity from few members is small. With a
+    `decay` below 1, which the paper does not have, the newest item of a history counts 1 and each older one `decay`
+    times the next.
     """
 
-    def __init__(self, *, neighbours: int = 1_000, shrink: float = 10.0, weighting: Weighting = "none") -> None:
-        if neighbours < 1 or shrink < 0:
-            raise ConfigError(f"itemknn: neighbours {neighbours} must be 1 or more, and shrink {shrink} 0 or more")
+    def __init__(
+        self, *, neighbours: int = 1_000, shrink: float = 10.0, weighting: Weighting = "none", decay: float = 0.9
+    ) -> None:
+        if neighbours < 1 or shrink < 0 or not 0 < decay <= 1:
+            raise ConfigError(
+                f"itemknn: neighbours {neighbours} must be 1 or more, shrink {shrink} 0 or more, and decay {decay} above "
+                "0 and at most 1"
+            )
         self.neighbours, self.shrink = neighbours, shrink
-        self.weighting = weighting
+        self.weighting, self.decay = weighting, decay
         self._near_II = _nothing_near()
 
     def fit(self, data: Interactions) -> None:
@@ -51,8 +58,10 @@ class ItemKnn:
 
     def scores(self, history_H: Indices, visit: Visit = NOBODY) -> Scores:  # noqa: ARG002 - the history says it all
         """[items]: sums of similarities; `NOTHING` for an item that is near to none of the history."""
-        near_HI = self._near_II[np.unique(history_H)]
-        total_I = np.bincount(near_HI.indices, weights=near_HI.data, minlength=len(self._near_II.indptr) - 1)
+        items, weights = weighed(history_H, self.decay)
+        near_HI = self._near_II[items]
+        said = near_HI.data * np.repeat(weights, np.diff(near_HI.indptr))
+        total_I = np.bincount(near_HI.indices, weights=said, minlength=len(self._near_II.indptr) - 1)
         return np.where(total_I > 0, total_I, NOTHING)
 
     def _weighted(self, chosen_MI: sparse.csr_array) -> sparse.csr_array:

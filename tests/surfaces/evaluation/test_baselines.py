@@ -64,13 +64,22 @@ def test_an_item_weighs_by_its_last_place() -> None:
 
 def test_itemknn_sums_cosines() -> None:
     data = drawn(4)
-    source = ItemKnn(shrink=0.0)
+    source = ItemKnn(decay=1.0, shrink=0.0)
     source.fit(data)
     cosine_II = cosine_similarity(dense(data).T)
     expected_I = cosine_II[3] + cosine_II[1]
     expected_I[3] -= cosine_II[3, 3]  # an item is no neighbour of itself
     expected_I[1] -= cosine_II[1, 1]
     assert settled(source.scores(history([3, 1, 3]))) == pytest.approx(expected_I, abs=1e-6)
+
+
+def test_itemknn_counts_the_newest_most() -> None:
+    data = drawn(4)
+    source, plain = ItemKnn(shrink=0.0, decay=0.5), ItemKnn(shrink=0.0, decay=1.0)
+    for each in (source, plain):
+        each.fit(data)
+    alone = [settled(plain.scores(history([item]))) for item in (3, 1)]
+    assert settled(source.scores(history([3, 1]))) == pytest.approx(0.5 * alone[0] + alone[1], abs=1e-6)
 
 
 def test_itemknn_shrinks_what_few_members_say() -> None:
