@@ -39,8 +39,8 @@ class ItemKnn:
     ) -> None:
         if neighbours < 1 or shrink < 0 or not 0 < decay <= 1:
             raise ConfigError(
-                f"itemknn: neighbours {neighbours} must be 1 or more, shrink {shrink} 0 or more, and decay {decay} above "
-                "0 and at most 1"
+                f"itemknn: neighbours {neighbours} must be 1 or more, shrink {shrink} 0 or more, and decay {decay} "
+                "above 0 and at most 1"
             )
         self.neighbours, self.shrink = neighbours, shrink
         self.weighting, self.decay = weighting, decay
