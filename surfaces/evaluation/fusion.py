@@ -41,13 +41,11 @@ class Fusion(NamedTuple):
 
 
 class Fused:
-    """Methods as one."""
+    """Methods as one. A part without a weight is not asked, and costs nothing."""
 
-    name = "fused"
-
-    def __init__(self, parts: Sequence[Method], weights: Mapping[str, float]) -> None:
-        self.parts = parts
-        self.weights = weights
+    def __init__(self, name: str, parts: Sequence[Method], weights: Mapping[str, float]) -> None:
+        self.name, self.weights = name, weights
+        self.parts = [part for part in parts if weights.get(part.name)]
 
     @property
     def learned(self) -> Sequence[Interactions]:
@@ -56,8 +54,10 @@ class Fused:
 
     def judge(self, visit: Visit, items: Sequence[str]) -> Judged:
         """The weighted sum of the parts' standard scores; its cost is all of theirs."""
+        if not self.parts:
+            return Judged(np.zeros(len(items)))
         judged = [part.judge(visit, items) for part in self.parts]
-        weights_P = np.array([self.weights.get(part.name, 0.0) for part in self.parts])
+        weights_P = np.array([self.weights[part.name] for part in self.parts])
         scores = features([each.scores for each in judged]) @ weights_P
         return Judged(scores, tokens=sum(each.tokens for each in judged), seconds=sum(each.seconds for each in judged))
 

@@ -1,8 +1,9 @@
 """Which way to rank is worth its cost, segment by segment, and how a surface file says so.
 
 The cheapest way wins unless a dearer one is better beyond chance: the paired 95% interval of the difference in NDCG@10
-is above 0. Among the classical methods the one with the best validation stands for all of them, so that nothing is
-chosen on the test.
+is above 0. Two classical methods stand for all of them: the one with the best validation, so that nothing is chosen on
+the test, and the surface's sources in one weighted sum, for what they bring together is no merit of the model. A way
+that asks the model must be above both.
 """
 
 from __future__ import annotations
@@ -36,30 +37,31 @@ class Advice(NamedTuple):
     seconds: float = 0.0
 
 
-def advise(values: Mapping[str, Floats], seconds: Mapping[str, float], classical: str | None) -> Advice:
+def advise(values: Mapping[str, Floats], seconds: Mapping[str, float], classical: Sequence[str]) -> Advice:
     """For one segment: `values` [members] of NDCG@10 by method, the mean `seconds` of a ranking by method.
 
-    `classical` is the method that stands for the cheap way.
+    `classical` are the methods that stand for the cheap way.
     """
     ways = [name for name in MODEL_ROUTES if name in values]
     members = len(next(iter(values.values())))
     if members < FEWEST:
         return Advice(None, "", f"too few members to tell ({members}; {FEWEST} are needed)")
-    if classical is None or not ways:
-        only = classical or (ways[0] if ways else next(iter(values)))
+    if not classical or not ways:
+        only = classical[0] if classical else ways[0] if ways else next(iter(values))
         return Advice(MODEL_ROUTES.get(only, "classical"), only, "there was nothing to compare it with")
-    gains = {name: interval(values[name] - values[classical]) for name in ways}
-    better = [name for name in ways if gains[name].low > 0]
+    cheap = classical[0]
+    for other in classical[1:]:
+        cheap = other if interval(values[other] - values[cheap]).low > 0 else cheap
+    gains = {name: interval(values[name] - values[cheap]) for name in ways}
+    better = [name for name in ways if all(interval(values[name] - values[other]).low > 0 for other in classical)]
     if not better:
         said = ", ".join(f"{name} {_signed(gains[name])}" for name in ways)
-        return Advice(
-            "classical", classical, f"nothing dearer is above it beyond chance ({said})", None, seconds[classical]
-        )
+        return Advice("classical", cheap, f"nothing dearer is above it beyond chance ({said})", None, seconds[cheap])
     chosen = min(better, key=lambda name: seconds[name])
     for name in better:
         if name != chosen and interval(values[name] - values[chosen]).low > 0:
             chosen = name
-    said = f"above {classical} by {_signed(gains[chosen])}"
+    said = f"above {cheap} by {_signed(gains[chosen])}"
     return Advice(MODEL_ROUTES[chosen], chosen, said, gains[chosen], seconds[chosen])
 
 

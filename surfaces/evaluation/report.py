@@ -30,7 +30,9 @@ NDCG = METRICS.index("ndcg@10")
 SLATE = 10
 """Items of a slate, where slates are looked at as such."""
 MODELS = ("foundation", "zero_shot", "fused")
-NOT_CLASSICAL = (*MODELS, "random")
+SOURCES_ALONE = "fused_sources"
+"""The surface's sources in one weighted sum, without the model."""
+NOT_CLASSICAL = (*MODELS, SOURCES_ALONE, "random")
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,8 @@ class Report:
             name: self.by_member(found.values_MF[:, NDCG : NDCG + 1], inside_M)[:, 0]
             for name, found in self.results.items()
         }
-        return advise(values, self.seconds, self.classical)
+        alone = [SOURCES_ALONE] if SOURCES_ALONE in self.results else []
+        return advise(values, self.seconds, [*([self.classical] if self.classical else []), *alone])
 
     @cached_property
     def routing(self) -> dict[str, object] | None:

@@ -6,9 +6,10 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -112,6 +113,24 @@ class Notebook:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self.results.save(self._path, self._key)
             self._saved = time.monotonic()
+
+
+def kept(path: Path | None, key: str, find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What was found before under that key, else what is found now, which is kept as JSON."""
+    if path is not None and path.is_file():
+        try:
+            told = json.loads(path.read_text(encoding="utf-8"))
+            if told["key"] == key:
+                return dict(told["found"])
+        except (ValueError, KeyError, TypeError):
+            pass
+    found = find()
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_suffix(".part")
+        scratch.write_text(json.dumps({"key": key, "found": found}, indent=1), encoding="utf-8")
+        os.replace(scratch, path)
+    return found
 
 
 def key_of(*parts: object) -> str:

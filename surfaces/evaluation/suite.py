@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -26,10 +26,10 @@ from surfaces.evaluation.foundation import FoundationMethod
 from surfaces.evaluation.method import FromFile, FromRetrieval, FromSource, Method, Random, Remembered, Visits
 from surfaces.evaluation.protocols import Protocol, Split
 from surfaces.evaluation.recipes import recipes
-from surfaces.evaluation.report import MODELS, Report
-from surfaces.evaluation.results import key_of
+from surfaces.evaluation.report import MODELS, SOURCES_ALONE, Report
+from surfaces.evaluation.results import kept, key_of
 from surfaces.evaluation.run import Keeping, rank
-from surfaces.evaluation.tuning import BUDGET, MEMBERS, Tuned, kept, tune
+from surfaces.evaluation.tuning import BUDGET, MEMBERS, Tuned, tune
 from surfaces.ledger.store import Ledger
 from surfaces.registry import Registry
 from surfaces.sources.base import Materials
@@ -43,6 +43,8 @@ FILE = ".parquet"
 TRIED = 2
 """So many cases are ranked to foretell what all of them take."""
 
+Weights = Mapping[str, Mapping[str, float]]
+"""Of each fusion, by part."""
 Step = Callable[[str, int, int], None]
 """Called with what is going on, how much of it is done, and of how much."""
 Tell = Callable[[str], None]
@@ -73,7 +75,7 @@ class Asked:
 
 def names(*, model: bool) -> list[str]:
     """Every method that there is, the model's own ones where there is a model."""
-    return ["random", *recipes(), RETRIEVAL, *(MODELS if model else ())]
+    return ["random", *recipes(), RETRIEVAL, SOURCES_ALONE, *(MODELS if model else ())]
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ class Suite:
         known = names(model=self.engine is not None)
         given = list(dict.fromkeys(name for name in self.asked.against if name))
         given = [other for name in given for other in (known if name == "all" else [name])]
+        given += [SOURCES_ALONE] if "fused" in given else []
         found = list(dict.fromkeys([*(["foundation"] if self.engine else []), *given]))
         for name in found:
             if name not in known and not name.endswith(FILE):
@@ -137,7 +140,7 @@ class Suite:
         self._foretell()
         tuned = {name: self._tuned(name) for name in self.wanted if name in recipes()}
         parts = self._models(self.split)
-        weights = self._weights() if "fused" in self.wanted else {}
+        weights = {name: self._weights(name) for name in ("fused", SOURCES_ALONE) if name in self.wanted}
         methods = [outside.get(name) or self._method(name, tuned, parts, weights) for name in self.wanted]
         places = leaks.check(self.split, [*parts.values(), *methods], self.ledger)
         leaks.refuse(places)
@@ -154,7 +157,7 @@ class Suite:
             self.split,
             results,
             tuned,
-            weights,
+            weights.get("fused", {}),
             self._coverage(),
             places,
             [method.name for method in outside.values()],
@@ -209,7 +212,7 @@ class Suite:
                 progress=self._stepping(f"tuning {name}"),
             )  # fmt: skip
 
-        return kept(path, key, find)
+        return Tuned.read(kept(path, key, lambda: asdict(find())))
 
     def _models(self, split: Split) -> dict[str, Method]:
         """What the model alone gives, each remembered, for the fusion to build on."""
@@ -224,36 +227,34 @@ class Suite:
         }
 
     def _parts(self, split: Split, models: Mapping[str, Method]) -> list[Method]:
-        """What is fused: the model, and the surface's sources as it sets them."""
+        """What is fused: the model where it is asked, and the surface's sources as it sets them."""
         retrieval = self._retrieval if split is self.split else self._fitted(split)
-        return [models["foundation"], *fusion.scoring_sources(retrieval, split.train)]
+        asked = [models["foundation"]] if "foundation" in models else []
+        return [*asked, *fusion.scoring_sources(retrieval, split.train)]
 
-    def _weights(self) -> dict[str, float]:
-        """The fusion's weights, fitted on the validation or kept from before."""
-        path = self.folder / "fused.json" if self.folder else None
-        key = key_of(self.validation.digest, self._code, self._surface_version, self._model_version)
-        if path is not None and path.is_file():
-            told = json.loads(path.read_text(encoding="utf-8"))
-            if told["key"] == key:
-                return dict(told["weights"])
-        split = replace(
-            self.validation,
-            cases=protocols.drawn(self.validation.cases, fusion.FITTED_ON, self.asked.seed),
-            candidates=fusion.AMONG,
-        )
-        found = fusion.fit(self._parts(split, self._models(split)), split, self.ledger, self._stepping("fitting fused"))
-        if path is not None:
-            path.write_text(json.dumps({"key": key, **found._asdict()}, indent=1), encoding="utf-8")
-        return dict(found.weights)
+    def _weights(self, name: str) -> dict[str, float]:
+        """The weights of a fusion, with the model or without it, fitted on the validation or kept from before."""
+        path = self.folder / f"{name}.json" if self.folder else None
+        key = key_of(name, self.validation.digest, self._code, self._surface_version, self._model_version)
 
-    def _method(
-        self, name: str, tuned: Mapping[str, Tuned], models: Mapping[str, Method], weights: Mapping[str, float]
-    ) -> Method:
+        def find() -> fusion.Fusion:
+            split = replace(
+                self.validation,
+                cases=protocols.drawn(self.validation.cases, fusion.FITTED_ON, self.asked.seed),
+                candidates=fusion.AMONG,
+            )
+            parts = self._parts(split, self._models(split) if name in MODELS else {})
+            return fusion.fit(parts, split, self.ledger, self._stepping(f"fitting {name}"))
+
+        return dict(kept(path, key, lambda: find()._asdict())["weights"])
+
+    def _method(self, name: str, tuned: Mapping[str, Tuned], models: Mapping[str, Method], weights: Weights) -> Method:
         """A method that is ready to rank."""
         if name in models:
             return models[name]
-        if name == "fused":
-            return fusion.Fused(self._parts(self.split, models), weights)
+        if name in weights:
+            asked = models if name in MODELS else {}
+            return fusion.Fused(name, self._parts(self.split, asked), weights[name])
         if name == "random":
             return Random(self.asked.seed)
         if name == RETRIEVAL:
@@ -301,9 +302,9 @@ class Suite:
                 told.update(path.read_bytes())
         return told.hexdigest()[:16]
 
-    def _key(self, name: str, tuned: Mapping[str, Tuned], weights: Mapping[str, float]) -> str:
+    def _key(self, name: str, tuned: Mapping[str, Tuned], weights: Weights) -> str:
         """What a method's results depend on beside the split."""
-        own: object = tuned[name].settings if name in tuned else weights if name == "fused" else None
+        own: object = tuned[name].settings if name in tuned else weights.get(name)
         if name.endswith(FILE):
             own = hashlib.sha256(Path(name).read_bytes()).hexdigest()
         return key_of(name, own, self._code, self._surface_version, self._model_version, self.asked.seed)

@@ -6,12 +6,10 @@ making much progress?", RecSys 2019.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -55,6 +53,11 @@ class Tuned:
     settings: Mapping[str, object]
     value: float
     tried: tuple[Trial, ...]
+
+    @classmethod
+    def read(cls, told: Mapping[str, Any]) -> Tuned:
+        """From what `asdict` made of it."""
+        return cls(told["settings"], told["value"], tuple(Trial(**each) for each in told["tried"]))
 
     @property
     def seconds(self) -> float:
@@ -109,19 +112,3 @@ def score(method: FromSource, split: Split, ledger: Ledger) -> float:
         labels = np.array([case.labels.get(item_id, 0.0) for item_id in items])
         values.append(ndcg(method.judge(visits.of(case), items).scores, labels, 10))
     return float(np.mean(values))
-
-
-def kept(path: Path | None, key: str, find: Callable[[], Tuned]) -> Tuned:
-    """What was found before under that key, else what is found now, which is kept."""
-    if path is not None and path.is_file():
-        try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-            if told["key"] == key:
-                return Tuned(told["settings"], told["value"], tuple(Trial(**each) for each in told["tried"]))
-        except (ValueError, KeyError, TypeError):
-            pass
-    found = find()
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"key": key, **asdict(found)}, indent=1), encoding="utf-8")
-    return found

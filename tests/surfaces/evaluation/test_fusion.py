@@ -73,15 +73,16 @@ def test_the_weights_are_the_best_there_are(movielens: Ledger, split: Split) -> 
 
 def test_a_candidate_that_all_prefer_is_never_behind(movielens: Ledger, split: Split) -> None:
     parts = [Made(f"part{n}", split, 1.0, seed=n) for n in range(3)]
-    fused = Fused(parts, {"part0": 0.4, "part1": 0.0, "part2": 2.0})
+    fused = Fused("fused", parts, {"part0": 0.4, "part1": 0.0, "part2": 2.0})
     visit, items = Visits(movielens).of(split.cases[0]), split.items(0)
-    again = [Made(f"part{n}", split, 1.0, seed=n) for n in range(3)]
+    again = [Made(f"part{n}", split, 1.0, seed=n) for n in (0, 2)]
     scores = np.stack([part.judge(visit, items).scores for part in again])
     found = fused.judge(visit, items)
     for one in range(len(items)):
         better = (scores[:, one][:, None] >= scores).all(axis=0)
         assert (found.scores[one] >= found.scores[better]).all()
-    assert (found.tokens, found.seconds) == (9, 1.5), "it costs what its parts cost"
+    assert (found.tokens, found.seconds) == (6, 1.0), "it costs what its parts cost; one without a weight is not asked"
+    assert (Fused("fused", parts, {}).judge(visit, items).scores == 0).all()
 
 
 def test_where_a_part_has_nothing_to_say() -> None:

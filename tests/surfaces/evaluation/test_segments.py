@@ -82,32 +82,42 @@ def values(members: int, **shifts: float) -> dict[str, np.ndarray]:
 
 
 def test_the_cheap_way_wins_unless_a_dearer_one_is_better() -> None:
-    found = advise(values(200, foundation=0.0, fused=0.002, ease=0.0), SECONDS, "ease")
+    found = advise(values(200, foundation=0.0, fused=0.002, ease=0.0), SECONDS, ["ease"])
     assert (found.route, found.method, found.seconds) == ("classical", "ease", 0.001)
     assert "nothing dearer is above it beyond chance (foundation " in found.reason
 
 
 def test_of_two_that_are_better_the_cheaper_one_unless_it_is_behind() -> None:
-    level = advise(values(200, foundation=0.1, fused=0.1, ease=0.0), SECONDS, "ease")
+    level = advise(values(200, foundation=0.1, fused=0.1, ease=0.0), SECONDS, ["ease"])
     assert (level.route, level.seconds) == ("foundation", 0.04)
     assert level.gain is not None
     assert level.gain.low > 0
     assert level.reason.startswith("above ease by +0.")
-    ahead = advise(values(200, foundation=0.1, fused=0.2, ease=0.0), SECONDS, "ease")
+    ahead = advise(values(200, foundation=0.1, fused=0.2, ease=0.0), SECONDS, ["ease"])
     assert ahead.route == "fused"
-    alone = advise(values(200, foundation=-0.1, fused=0.2, ease=0.0), SECONDS, "ease")
+    alone = advise(values(200, foundation=-0.1, fused=0.2, ease=0.0), SECONDS, ["ease"])
     assert alone.route == "fused"
 
 
+def test_what_the_sources_bring_together_is_no_merit_of_the_model() -> None:
+    """A fusion that is above the best single method, but not above the sources' own sum, is not worth the model."""
+    rivals = ["ease", "fused_sources"]
+    told = {**SECONDS, "fused_sources": 0.002}
+    found = advise(values(200, foundation=0.0, fused=0.2, ease=0.0, fused_sources=0.2), told, rivals)
+    assert (found.route, found.method) == ("classical", "fused_sources")
+    better = advise(values(200, foundation=0.0, fused=0.3, ease=0.0, fused_sources=0.2), told, rivals)
+    assert (better.route, better.reason[:23]) == ("fused", "above fused_sources by ")
+
+
 def test_few_members_tell_nothing() -> None:
-    found = advise(values(FEWEST - 1, foundation=0.5, ease=0.0), SECONDS, "ease")
+    found = advise(values(FEWEST - 1, foundation=0.5, ease=0.0), SECONDS, ["ease"])
     assert found.route is None
     assert f"too few members to tell ({FEWEST - 1}; {FEWEST} are needed)" in found.reason
 
 
 def test_with_nothing_to_compare() -> None:
-    assert advise(values(50, foundation=0.0), SECONDS, None).route == "foundation"
-    assert advise(values(50, ease=0.0), SECONDS, "ease").route == "classical"
+    assert advise(values(50, foundation=0.0), SECONDS, []).route == "foundation"
+    assert advise(values(50, ease=0.0), SECONDS, ["ease"]).route == "classical"
 
 
 COLD, SHORT, LONG = ({"history": {"max": 0}}, {"history": {"max": 5}}, {"history": {"min": 101}})

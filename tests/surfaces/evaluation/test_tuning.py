@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from prompts.errors import ConfigError
 from surfaces.evaluation.method import FromSource
 from surfaces.evaluation.protocols import Split, leave_one_out, validation_of
 from surfaces.evaluation.recipes import Recipe, recipes
-from surfaces.evaluation.tuning import Trial, Tuned, kept, score, tune
+from surfaces.evaluation.results import kept
+from surfaces.evaluation.tuning import Trial, Tuned, score, tune
 from surfaces.ledger.store import Ledger
 from surfaces.sources.base import Interactions, Materials, Source
 from surfaces.sources.co_visitation import CoVisitation
@@ -90,11 +92,11 @@ def test_what_was_found_is_not_looked_for_again(tmp_path: Path) -> None:
     path, calls = tmp_path / "tuned" / "ease.json", []
     found = Tuned({"l2": 50.0}, 0.1, (Trial({"l2": 50.0}, 0.1, 2.0), Trial({"l2": 5.0}, None, 1.0, "no")))
 
-    def find() -> Tuned:
+    def find() -> dict[str, object]:
         calls.append(1)
-        return found
+        return asdict(found)
 
-    assert kept(path, "key", find) == kept(path, "key", find) == found
+    assert Tuned.read(kept(path, "key", find)) == Tuned.read(kept(path, "key", find)) == found
     assert len(calls) == 1
     kept(path, "other", find)
     path.write_text("{")
