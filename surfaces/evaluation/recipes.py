@@ -119,7 +119,7 @@ _ALL = (
     Recipe("bpr", {"factors": (64, 32, 128), "regularization": (0.03, 0.01), "iterations": (200, 100)}, _bpr),
     Recipe(
         "sasrec",
-        {"dropout": (0.3, 0.5), "batch": (16, 64), "layers": (2, 1), "max_length": (100, 50)},
+        {"dropout": (0.3, 0.5), "layers": (2, 1), "max_length": (100, 50)},
         _sasrec,
     ),
     Recipe("bm25", {}, lambda materials, settings: Bm25(materials.words, **settings)),
