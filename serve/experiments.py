@@ -80,11 +80,21 @@ class ExposureLog:
             try:
                 self.ledger.add_exposures(batch)
             except Exception:  # whatever is wrong with the ledger, later slates may still be written
-                logger.exception("%d exposures could not be written", len(batch))
-                with self._changed:
-                    self.dropped += len(batch)
+                logger.exception("exposures could not be written together")
+                self._one_by_one(batch)
             else:
                 self.written += len(batch)
+
+    def _one_by_one(self, batch: Sequence[Exposure]) -> None:
+        """Writes those of a batch that can be; one that cannot takes no other with it."""
+        for exposure in batch:
+            try:
+                self.ledger.add_exposures([exposure])
+                self.written += 1
+            except Exception:
+                logger.exception("an exposure could not be written")
+                with self._changed:
+                    self.dropped += 1
 
     def _take(self) -> list[Exposure]:
         """Some that wait; nothing at the end."""

@@ -195,7 +195,7 @@ class RankReply(BaseModel):
         default=None,
         exclude_if=_absent,
         description="who orders the candidates: the model (`foundation`), model and sources (`fused`), or the order of "
-        "retrieval (`classical`); a degraded slate has the last, whatever was meant; absent where two are interleaved",
+        "retrieval (`classical`); of a degraded slate, who was meant to; absent where two are interleaved",
     )
     experiment: Experiment | None = Field(
         default=None, exclude_if=_absent, description="which experiment the slate is part of, if any"

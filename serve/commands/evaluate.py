@@ -70,7 +70,7 @@ def evaluate(
     ] = None,
     history: Annotated[int, typer.Option(min=0, help="Only members with so many earlier choices.")] = 0,
     budget: Annotated[int, typer.Option(min=1, help="Settings that each baseline is tried with on validation.")] = 8,
-    seed: Annotated[int, typer.Option(help="What is drawn is drawn by this.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="What is drawn is drawn by this.")] = 0,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -89,7 +89,7 @@ def evaluate(
     """
     from surfaces.evaluation.suite import Asked, Suite
 
-    _check_writable(json_out, html)
+    _check_writable(out, json_out, html)
     stderr = Console(stderr=True)
     with open_ledger(ledger) as opened, progress_bar(stderr) as progress:
         asked = Asked(
@@ -103,20 +103,23 @@ def evaluate(
         )  # fmt: skip
         report = suite.run()
     _tell(report)
-    told = report.to_json()
     if json_out:
-        json_out.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        json_out.write_text(json.dumps(report.told, indent=2) + "\n", encoding="utf-8")
     if html:
         from surfaces.evaluation.page import page
 
-        html.write_text(page(told), encoding="utf-8")
+        html.write_text(page(report.told), encoding="utf-8")
 
 
-def _check_writable(json_out: Path | None, html: Path | None) -> None:
+def _check_writable(out: Path | None, json_out: Path | None, html: Path | None) -> None:
     """Raises ConfigError before the work where what comes of it could not be written."""
     from prompts.errors import ConfigError
 
+    if out and out.exists() and not out.is_dir():
+        raise ConfigError(f"{out}: it is a file; --out names a folder")
     for path in filter(None, (json_out, html)):
+        if path.is_dir():
+            raise ConfigError(f"{path}: it is a folder; name a file in it")
         if not path.absolute().parent.is_dir():
             raise ConfigError(f"{path}: there is no folder {path.absolute().parent}; make it first")
     if html:
@@ -149,7 +152,7 @@ def _tell(report: Report) -> None:
     for note in report.notes:
         console.print(escape(note), highlight=False)
     if report.routing is not None:
-        advice = report.advice()
+        advice = report.verdict
         console.print(
             f"Worth its cost: {escape(advice.method or 'unknown')}: {escape(advice.reason)}.", highlight=False
         )

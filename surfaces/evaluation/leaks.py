@@ -104,7 +104,8 @@ def in_prompt(method: Prompting, case: Case, visit: Visit, timeline: Sequence[Ev
         for action in did:
             line = event_piece(method.form, Happening(item.kind, action, attributes_of(item)), compress=False).text
             same = [event for event in earlier if event.item_id == item_id and event.action == action]
-            before = len(same) - any(event.timestamp == case.time for event in same)
+            held = case.acts.get(item_id, action) == action
+            before = len(same) - (held and any(event.timestamp == case.time for event in same))
             twins = sum(_says(method.form, event, visit, line) for event in earlier if event.item_id != item_id)
             if lines[line] > before + twins:
                 found.append(

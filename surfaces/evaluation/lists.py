@@ -49,8 +49,8 @@ def read_columns(path: Path, wanted: Mapping[str, type[pl.DataType]], what: str)
     """The columns of a parquet, and `timestamp` where it has one. Raises ConfigError that says what is wrong."""
     try:
         frame = pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        reason = str(error).splitlines()[0]
+    except (OSError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ConfigError(f"{path}: {what} must be a parquet file, and this cannot be read as one ({reason})") from None
     missing = [name for name in wanted if name not in frame.columns]
     if missing:
@@ -74,6 +74,8 @@ def read_columns(path: Path, wanted: Mapping[str, type[pl.DataType]], what: str)
 def _cast(column: pl.Series, kind: type[pl.DataType]) -> pl.Series:
     if column.dtype.is_temporal() and kind == pl.Float64:
         return column.cast(pl.Datetime("us")).dt.epoch("us").cast(pl.Float64) / 1e6
+    if column.name == "timestamp" and column.dtype == pl.Boolean:
+        raise pl.exceptions.ComputeError("column 'timestamp' holds true and false; it must hold times")
     if column.name == "timestamp" and column.dtype == pl.String:
         return pl.Series("timestamp", [moment(each) for each in column], pl.Float64)
     return column.cast(kind)

@@ -75,7 +75,7 @@ class Visits:
             member_id=case.member_id,
             profile=self._profiles.get(case.member_id, {}),
             context=told({}, case.time) if self._timed else {},
-            now=case.time if self._timed else 0.0,
+            now=case.time,
             lookup=lambda names: {name: self._items[name] for name in names if name in self._items},
             given=case.listed or (),
         )

@@ -102,7 +102,7 @@ class SegmentTold(_Part):
 
 
 class Told(_Part):
-    """What `Report.to_json` gives. Whatever an evaluation can do without may be absent."""
+    """What `Report.told` holds. Whatever an evaluation can do without may be absent."""
 
     surface: str
     protocol: str
@@ -155,7 +155,7 @@ class Told(_Part):
 
 
 def page(report_json: Mapping[str, object]) -> str:
-    """The page of a report (`Report.to_json`), the same for the same report.
+    """The page of a report (`Report.told`), the same for the same report.
 
     Raises ConfigError where the package matplotlib is missing.
     """

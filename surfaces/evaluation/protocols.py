@@ -87,7 +87,8 @@ class Split:
         head = [self.protocol, self.cut, self.candidates, self.seed, self.train.item_ids]
         told.update(json.dumps(head).encode())
         for case in self.cases:
-            row = [case.member_id, len(case.history), sorted(case.labels.items()), case.time, case.listed]
+            before = [(event.item_id, event.action, event.timestamp) for event in case.history]
+            row = [case.member_id, before, sorted(case.labels.items()), case.time, case.listed]
             told.update(json.dumps(row).encode())
         for member_id, sequence in zip(self.train.member_ids, self.train.sequences, strict=True):
             told.update(member_id.encode())

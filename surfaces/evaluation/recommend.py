@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from surfaces.evaluation.bootstrap import Interval, interval
-from surfaces.traffic import Route
+from surfaces.traffic import MODEL, Route
 
 FEWEST = 30
 """Fewer members tell nothing."""
@@ -68,14 +68,22 @@ def advise(values: Mapping[str, Floats], seconds: Mapping[str, float], classical
 def routing(
     advice: Sequence[tuple[Mapping[str, Mapping[str, object]], Advice]], whole: Advice, weights: Mapping[str, float]
 ) -> dict[str, object] | None:
-    """A surface's `routing` that follows the advice: the first rule that holds decides. None where nothing is known."""
+    """A surface's `routing` that follows the advice: the first rule that holds decides. None where nothing is known.
+
+    A fusion in which the model has no weight is no way that asks the model.
+    """
     if whole.route is None:
         return None
-    rules = [{"when": dict(when), "to": found.route} for when, found in advice if found.route is not None]
-    while rules and rules[-1]["to"] == whole.route:
+
+    def to(route: Route) -> Route:
+        return "classical" if route == "fused" and not weights.get(MODEL) else route
+
+    default = to(whole.route)
+    rules = [{"when": dict(when), "to": to(found.route)} for when, found in advice if found.route is not None]
+    while rules and rules[-1]["to"] == default:
         rules.pop()
-    told: dict[str, object] = {"rules": rules, "default": whole.route}
-    if any(rule["to"] == "fused" for rule in rules) or whole.route == "fused":
+    told: dict[str, object] = {"rules": rules, "default": default}
+    if any(rule["to"] == "fused" for rule in rules) or default == "fused":
         told["fused"] = {name: weight for name, weight in weights.items() if weight > 0}
     return told
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from surfaces.evaluation.bootstrap import Interval, interval, intervals
+from surfaces.evaluation.bootstrap import Interval, intervals
 from surfaces.evaluation.breadth import catalogue_coverage, gini, popularity_bias, popularity_of
 from surfaces.evaluation.calibration import Calibration, calibration
 from surfaces.evaluation.coverage import Coverage
@@ -33,6 +34,17 @@ MODELS = ("foundation", "zero_shot", "fused")
 SOURCES_ALONE = "fused_sources"
 """The surface's sources in one weighted sum, without the model."""
 NOT_CLASSICAL = (*MODELS, SOURCES_ALONE, "random")
+
+
+class Compared(NamedTuple):
+    """Means over members with intervals, by method and metric; `differences` are those of the first from the others."""
+
+    methods: Mapping[str, Mapping[str, Interval]]
+    differences: Mapping[str, Mapping[str, Interval]]
+
+    def to_json(self) -> dict[str, object]:
+        """The same as JSON can hold it."""
+        return {"methods": _nested(self.methods), "differences": _nested(self.differences)}
 
 
 @dataclass(frozen=True)
@@ -81,14 +93,18 @@ class Report:
         """The mean over members, of some cases."""
         return float(self.by_member(self.results[method].values(metric)[:, None], inside_M).mean())
 
+    @cached_property
+    def whole(self) -> Compared:
+        """The figures over all cases."""
+        return self.compared(None)
+
     def figure(self, method: str, metric: str) -> Interval:
         """The mean over members, with its 95% interval."""
-        return interval(self.by_member(self.results[method].values(metric)[:, None])[:, 0])
+        return self.whole.methods[method][metric]
 
     def difference(self, other: str, metric: str) -> Interval:
         """How much the first method is above `other`, member by member, with the 95% interval of the mean."""
-        difference = self.results[self.subject].values(metric) - self.results[other].values(metric)
-        return interval(self.by_member(difference[:, None])[:, 0])
+        return self.whole.differences[other][metric]
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -117,12 +133,22 @@ class Report:
         return advise(values, self.seconds, [*([self.classical] if self.classical else []), *alone])
 
     @cached_property
+    def advices(self) -> dict[str, Advice]:
+        """Which way is worth its cost, by segment."""
+        return {segment.name: self.advice(segment.inside_M) for segment in self.segments}
+
+    @cached_property
+    def verdict(self) -> Advice:
+        """Which way is worth its cost, for all cases."""
+        return self.advice()
+
+    @cached_property
     def routing(self) -> dict[str, object] | None:
         """What the surface's `routing` may say, after this evaluation."""
         if not self.models:
             return None
-        found = [(segment.when, self.advice(segment.inside_M)) for segment in self.segments if segment.when]
-        return routing(found, self.advice(), self.weights)
+        found = [(segment.when, self.advices[segment.name]) for segment in self.segments if segment.when]
+        return routing(found, self.verdict, self.weights)
 
     def calibration(self) -> dict[str, dict[str, Calibration]]:
         """By method and head, how far its probabilities are true among the candidates that it was asked for."""
@@ -148,7 +174,8 @@ class Report:
         }
         return {**told, "(wanted)": {"popularity": popularity_of(wanted, counts_I)}}
 
-    def to_json(self) -> dict[str, object]:
+    @cached_property
+    def told(self) -> dict[str, object]:
         """The report as JSON can hold it; `differences` are those of the first method from each other one."""
         split = self.split
         return {
@@ -158,11 +185,11 @@ class Report:
             "members": len(set(self.members.tolist())),
             "rankings": len(split.cases),
             "split": {"digest": split.digest, "seed": split.seed, "cut": split.cut, "notes": list(split.notes)},
-            **self._compared(None),
+            **self.whole.to_json(),
             "subject": self.subject,
             "classical": self.classical,
             "segments": self._segments(),
-            "advice": _plain(self.advice()),
+            "advice": _plain(self.verdict),
             "routing": self.routing,
             "costs": {
                 name: {"ms": 1000 * seconds, "tokens": float(np.mean(self.results[name].tokens_M))}
@@ -183,32 +210,27 @@ class Report:
             **self.about,
         }
 
-    def _compared(self, inside_M: npt.NDArray[np.bool_] | None) -> dict[str, object]:
-        """Every method's figures, and the differences of the first from each other one."""
+    def compared(self, inside_M: npt.NDArray[np.bool_] | None) -> Compared:
+        """Every method's figures, and the differences of the first from each other one: all from the same resamples."""
         values = {name: self.by_member(found.values_MF, inside_M) for name, found in self.results.items()}
-        others = {name: values[self.subject] - found for name, found in values.items() if name != self.subject}
-        return {"methods": _figures(values), "differences": _figures(others)}
+        others = [name for name in values if name != self.subject]
+        columns = [*values.values(), *(values[self.subject] - values[name] for name in others)]
+        found = iter(intervals(np.concatenate(columns, axis=1)))
+        methods = {name: {metric: next(found) for metric in METRICS} for name in values}
+        return Compared(methods, {name: {metric: next(found) for metric in METRICS} for name in others})
 
     def _segments(self) -> dict[str, object]:
         """By segment: how many members and rankings, every method's figures, and the advice."""
         told: dict[str, object] = {}
         for name, inside_M, _ in self.segments:
             sizes = {"members": len(set(self.members[inside_M].tolist())), "rankings": int(inside_M.sum())}
-            told[name] = {**sizes, **self._compared(inside_M), "advice": _plain(self.advice(inside_M))}
+            told[name] = {**sizes, **self.compared(inside_M).to_json(), "advice": _plain(self.advices[name])}
         return told
 
 
 def _calibrated(found: Results, head: str) -> Calibration:
     said, came = found.answered(head)
     return calibration(said.astype(np.float64), came.astype(np.float64))
-
-
-def _figures(values: Mapping[str, Values]) -> dict[str, dict[str, dict[str, float]]]:
-    """By method and metric the mean with its interval."""
-    return {
-        name: {key: found._asdict() for key, found in zip(METRICS, intervals(values_MF), strict=True)}
-        for name, values_MF in values.items()
-    }
 
 
 def _nested(found: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, dict[str, float]]]:

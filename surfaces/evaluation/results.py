@@ -89,7 +89,7 @@ class Results:
                 heads = {name: _parts(found, name) for name in names}
                 columns = found["values_MF"], found["tops_MK"], found["seconds_M"], found["tokens_M"]
                 return cls(*columns, heads=heads)
-        except (OSError, ValueError, KeyError, BadZipFile):
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             return cls.empty(cases)
 
 
@@ -103,7 +103,8 @@ class Notebook:
     """Keeps one method's results in a folder, saving every few seconds; without a folder, in memory alone."""
 
     def __init__(self, folder: Path | None, name: str, key: str, cases: int) -> None:
-        self._path = None if folder is None else folder / f"{_file_name(name)}.npz"
+        """Results under another key lie in another file: those of another split are not written over."""
+        self._path = None if folder is None else folder / f"{_file_name(name)}-{key_of(key)}.npz"
         self._key, self._saved = key, time.monotonic()
         self.results = Results.load(self._path, key, cases) if self._path else Results.empty(cases)
 

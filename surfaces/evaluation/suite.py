@@ -17,7 +17,7 @@ import polars as pl
 import surfaces
 from foundation.bench.machine import machine
 from foundation.engine.base import Engine
-from prompts.errors import ConfigError
+from prompts.errors import ConfigError, PrismrankError
 from prompts.suggest import suggest
 from prompts.verbalize import TrunkForm
 from surfaces.evaluation import fusion, leaks, lists, protocols
@@ -38,6 +38,7 @@ from surfaces.sources.merge import Retrieval
 from surfaces.spec import SurfaceSpec
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+ALL = "all"
 RETRIEVAL = "retrieval"
 FILE = ".parquet"
 TRIED = 2
@@ -123,13 +124,17 @@ class Suite:
         """The methods that are compared, by name, the subject first. Raises ConfigError for a name that is none."""
         known = names(model=self.engine is not None)
         given = list(dict.fromkeys(name for name in self.asked.against if name))
-        given = [other for name in given for other in (known if name == "all" else [name])]
+        given = [other for name in given for other in (known if name == ALL else [name])]
         given += [SOURCES_ALONE] if "fused" in given else []
         found = list(dict.fromkeys([*(["foundation"] if self.engine else []), *given]))
         for name in found:
             if name not in known and not name.endswith(FILE):
                 why = "; it needs a model" if name in MODELS else f"{suggest(name, known)}"
-                raise ConfigError(f"no method is called '{name}'{why}; a ranking file ends with .parquet")
+                raise ConfigError(f"no method is called '{name}'{why}; a ranking file ends with {FILE}")
+        called = [Path(name).stem for name in found if name.endswith(FILE)]
+        for name in called:
+            if name in names(model=True) or called.count(name) > 1:
+                raise ConfigError(f"the ranking file '{name}{FILE}' has the name of another method; rename it")
         if not found:
             raise ConfigError("against: there is no model and no other method; name one or more")
         return found
@@ -138,10 +143,11 @@ class Suite:
         """Does it all. Raises PrismrankError for what cannot be done, LeakError for what would be no evaluation."""
         outside = {name: FromFile(Path(name)) for name in self.wanted if name.endswith(FILE)}
         self._foretell()
-        tuned = {name: self._tuned(name) for name in self.wanted if name in recipes()}
+        tuned, absent = self._all_tuned()
+        wanted = [name for name in self.wanted if name not in absent]
         parts = self._models(self.split)
-        weights = {name: self._weights(name) for name in ("fused", SOURCES_ALONE) if name in self.wanted}
-        methods = [outside.get(name) or self._method(name, tuned, parts, weights) for name in self.wanted]
+        weights = {name: self._weights(name) for name in ("fused", SOURCES_ALONE) if name in wanted}
+        methods = [outside.get(name) or self._method(name, tuned, parts, weights) for name in wanted]
         places = leaks.check(self.split, [*parts.values(), *methods], self.ledger)
         leaks.refuse(places)
         results = rank(
@@ -149,7 +155,10 @@ class Suite:
             methods,
             self.ledger,
             actions={head.name: frozenset(head.actions) for head in self.spec.heads if head.probability},
-            keeping=Keeping(self.folder, {name: self._key(name, tuned, weights) for name in self.wanted}),
+            keeping=Keeping(
+                self.folder,
+                {made.name: self._key(name, tuned, weights) for name, made in zip(wanted, methods, strict=True)},
+            ),
             progress=self._stepping("ranking"),
         )
         report = Report(
@@ -161,7 +170,7 @@ class Suite:
             self._coverage(),
             places,
             [method.name for method in outside.values()],
-            [*self.split.notes, *self._absent(outside.values()), *([self.ledger.note] if self.ledger.note else [])],
+            [*self._notes(), *absent.values(), *self._absent(outside.values())],
             self._about(),
         )
         self._save(report)
@@ -200,10 +209,22 @@ class Suite:
             spent.append(time.perf_counter() - start)
         return sum(spent[1:]) / len(spent[1:])
 
+    def _all_tuned(self) -> tuple[dict[str, Tuned], dict[str, str]]:
+        """The baselines' settings, and why some of them are not to be had, where all that there are were asked for."""
+        tuned, absent = dict[str, Tuned](), dict[str, str]()
+        for name in [name for name in self.wanted if name in recipes()]:
+            try:
+                tuned[name] = self._tuned(name)
+            except PrismrankError as error:
+                if name in self.asked.against or ALL not in self.asked.against:
+                    raise
+                absent[name] = f"{name} is left out: {error}"
+        return tuned, absent
+
     def _tuned(self, name: str) -> Tuned:
         """The settings of a baseline, found on validation or kept from before."""
-        path = self.folder / "tuned" / f"{name}.json" if self.folder else None
-        key = key_of(self.validation.digest, self.asked.budget, self.asked.seed, self._code, self._surface_version)
+        key = key_of(self.validation.digest, self.asked.budget, self.asked.seed, self._basis)
+        path = self.folder / "tuned" / f"{name}-{key}.json" if self.folder else None
         materials = Materials(self.spec, self.validation.train, self.ledger, self.engine)
 
         def find() -> Tuned:
@@ -234,8 +255,8 @@ class Suite:
 
     def _weights(self, name: str) -> dict[str, float]:
         """The weights of a fusion, with the model or without it, fitted on the validation or kept from before."""
-        path = self.folder / f"{name}.json" if self.folder else None
-        key = key_of(name, self.validation.digest, self._code, self._surface_version, self._model_version)
+        key = key_of(name, self.validation.digest, self._basis, self._model_version)
+        path = self.folder / "tuned" / f"{name}-{key}.json" if self.folder else None
 
         def find() -> fusion.Fusion:
             split = replace(
@@ -268,14 +289,27 @@ class Suite:
         return self._fitted(self.split)
 
     def _fitted(self, split: Split) -> Retrieval:
-        """The surface's sources as it sets them, fitted to what may be learned from; no filter is asked.
-
-        Those that need a model are left out where there is none.
-        """
+        """The surface's sources as it sets them, fitted to what may be learned from; no filter is asked."""
         spec = self.spec.model_copy(update={"evidence": ()})
         materials = Materials(spec, split.train, self.ledger, self.engine)
-        able = (kind for kind in spec.sources if self.engine is not None or kind.type != "embedding")
+        able = (kind for kind in spec.sources if kind.called not in self._unable)
         return replace(evidence_only(materials), sources=tuple(fit_source(kind, materials) for kind in able))
+
+    @cached_property
+    def _unable(self) -> dict[str, str]:
+        """The surface's sources that have no part here, by name, and why."""
+        why = {"sql": "it reads the ledger as it is now, what is held out among it"}
+        if self.engine is None:
+            why["embedding"] = "it needs a model"
+        return {kind.called: why[kind.type] for kind in self.spec.sources if kind.type in why}
+
+    def _notes(self) -> Iterator[str]:
+        """What a reader must know of this evaluation."""
+        yield from self.split.notes
+        for name, why in self._unable.items():
+            yield f"the surface's source '{name}' has no part in this: {why}"
+        if self.ledger.note:
+            yield self.ledger.note
 
     def _coverage(self) -> Coverage:
         return coverage(self.split, self._retrieval, self.ledger, progress=self._stepping("coverage"))
@@ -302,12 +336,20 @@ class Suite:
                 told.update(path.read_bytes())
         return told.hexdigest()[:16]
 
+    @cached_property
+    def _basis(self) -> str:
+        """What every result depends on, beside the split: the programme, the surface, all texts of the ledger."""
+        told = hashlib.sha256(f"{self._code} {self._surface_version}".encode())
+        for row in (*self.ledger.all_items(), *self.ledger.all_members()):
+            told.update(json.dumps(row, sort_keys=True).encode())
+        return told.hexdigest()[:16]
+
     def _key(self, name: str, tuned: Mapping[str, Tuned], weights: Weights) -> str:
         """What a method's results depend on beside the split."""
         own: object = tuned[name].settings if name in tuned else weights.get(name)
         if name.endswith(FILE):
             own = hashlib.sha256(Path(name).read_bytes()).hexdigest()
-        return key_of(name, own, self._code, self._surface_version, self._model_version, self.asked.seed)
+        return key_of(name, own, self._basis, self._model_version, self.asked.seed)
 
     def _absent(self, outside: Iterable[FromFile]) -> Iterator[str]:
         for method in outside:
@@ -334,7 +376,7 @@ class Suite:
         self.folder.mkdir(parents=True, exist_ok=True)
         asked_table(self.split).write_parquet(self.folder / "split.parquet")
         train_table(self.split).write_parquet(self.folder / "train.parquet")
-        (self.folder / "report.json").write_text(json.dumps(report.to_json(), indent=1), encoding="utf-8")
+        (self.folder / "report.json").write_text(json.dumps(report.told, indent=1), encoding="utf-8")
 
 
 def asked_table(split: Split) -> pl.DataFrame:

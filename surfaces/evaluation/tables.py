@@ -54,7 +54,7 @@ def _segments(report: Report) -> Table:
     for segment in report.segments:
         members = report.by_member(report.results[others[0]].values_MF, segment.inside_M)
         values = [report.mean(name, SHOWN[0], segment.inside_M) for name in others]
-        way = report.advice(segment.inside_M).route or "too few"
+        way = report.advices[segment.name].route or "too few"
         table.add_row(segment.name, f"{len(members):,}", *map(_short, values), way)
     return table
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from prompts.errors import ConfigError
+from prompts.errors import ConfigError, PrismrankError
 from surfaces.evaluation.method import FromSource, Visits
 from surfaces.evaluation.metrics import ndcg
 from surfaces.evaluation.protocols import Split
@@ -97,7 +97,7 @@ def _try(recipe: Recipe, settings: Mapping[str, object], materials: Materials, v
     try:
         source = recipe.make(materials, settings)
         method = FromSource(recipe.name, source, materials.data)
-    except ConfigError as error:
+    except PrismrankError as error:
         return Trial(settings, None, time.perf_counter() - start, str(error))
     value = score(method, validation, materials.ledger)
     found = {**settings, **(source.settings_after_fit() if isinstance(source, Settling) else {})}

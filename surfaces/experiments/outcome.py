@@ -21,8 +21,9 @@ WITHIN = 86_400.0
 
 
 class Outcome(NamedTuple):
-    """A row for each slate, a column for each arm."""
+    """A row for each slate that showed anything, a column for each arm. `kind` is `ab` or `interleave`."""
 
+    kind: str
     arms: tuple[str, ...]
     member_S: npt.NDArray[np.str_]
     shown_SA: Floats
@@ -31,24 +32,31 @@ class Outcome(NamedTuple):
     """The sum of what was done with them."""
 
     def won(self, first: str, second: str) -> WinRate:
-        """Of interleaved slates. Raises LedgerError for an arm that was never shown, or fewer than two members."""
+        """Of interleaved slates. Raises LedgerError for another kind, an absent arm, or fewer than two members."""
+        self._must_be("interleave")
         one, two = self._column(first), self._column(second)
         return win_rate(self.rewards_SA[:, one], self.rewards_SA[:, two], self.member_S)
 
     def lift(self, control: str, treated: str) -> Estimate:
         """Of an A/B test: the reward per slate of the members with `treated`, less that of those with `control`.
 
-        Raises LedgerError for an arm that was never shown, or shown to fewer than two members.
+        Raises LedgerError for another kind, and for an arm that was never shown, or shown to fewer than two members.
         """
+        self._must_be("ab")
         return difference(self._per_slate(control), self._per_slate(treated))
 
     def gaps(self, first: str, second: str) -> Floats:
         """(M) the first arm's credit less the second's on all of a member's interleaved slates, in the order in which
-        the members came: units of a `SequentialTest`. Raises LedgerError for an arm that was never shown.
+        the members came: units of a `SequentialTest`. Raises LedgerError for another kind, and for an absent arm.
         """
+        self._must_be("interleave")
         gap_S = self.rewards_SA[:, self._column(first)] - self.rewards_SA[:, self._column(second)]
         _, came_M, place_S = np.unique(self.member_S, return_index=True, return_inverse=True)
         return np.asarray(np.bincount(place_S, gap_S)[np.argsort(came_M)])
+
+    def _must_be(self, kind: str) -> None:
+        if self.kind and self.kind != kind:
+            raise LedgerError(f"the experiment is of the kind '{self.kind}'; this reads one of the kind '{kind}'")
 
     def _per_slate(self, arm: str) -> Floats:
         column = self._column(arm)
@@ -67,9 +75,14 @@ def outcome(ledger: Ledger, experiment: str, rewards: Mapping[str, float], *, wi
 
     An action with an item counts for the member's last slate of the same surface that showed it, up to `within`
     seconds before. A degraded slate counts for the arm that was assigned (intention to treat); interleaved, it has no
-    teams, and is left out.
+    teams, and is left out. Raises LedgerError where two kinds of slates have the experiment's name.
     """
     shown = [row for row in ledger.exposures(experiment) if row.arm is not None]
+    kinds = sorted({row.kind for row in shown})
+    if len(kinds) > 1:
+        raise LedgerError(
+            f"experiment '{experiment}' has slates of two kinds, {' and '.join(kinds)}: they say no one thing"
+        )
     slates = {key: place for place, key in enumerate(dict.fromkeys(row.exposure_id for row in shown))}
     arms = tuple(sorted({row.arm for row in shown if row.arm}))
     member_S = np.empty(len(slates), dtype=object)
@@ -80,7 +93,7 @@ def outcome(ledger: Ledger, experiment: str, rewards: Mapping[str, float], *, wi
         member_S[at[0]] = row.member_id
         shown_SA[at] += 1
         rewards_SA[at] += gain
-    return Outcome(arms, member_S.astype(np.str_), shown_SA, rewards_SA)
+    return Outcome(kinds[0] if kinds else "", arms, member_S.astype(np.str_), shown_SA, rewards_SA)
 
 
 def _gains(

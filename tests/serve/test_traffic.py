@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from scipy.stats import zscore
 
+from serve.experiments import ExposureLog
 from serve.services import Services
-from surfaces.ledger.exposures import Shown
+from surfaces.ledger.exposures import Exposure, Placement, Shown
 from surfaces.ledger.records import Member
 from surfaces.ledger.store import Ledger
 from surfaces.registry import Registry
@@ -376,3 +377,15 @@ def test_what_waits_is_written_at_the_end(services: Services, engine: Controlled
         for member_id in MEMBERS:
             films(client, member_id)
     assert len({row.exposure_id for row in ledger.exposures("two")}) == 12
+
+
+def test_one_exposure_that_cannot_be_written_takes_no_other_with_it(tmp_path: Path) -> None:
+    with Ledger.open(f"sqlite:///{tmp_path}/ledger.sqlite") as ledger:
+        log = ExposureLog(ledger)
+        for number, propensity in enumerate((1.0, 0.0, 0.5)):
+            slate = [Placement("f1", 0, None, propensity)]
+            log.put(Exposure(f"e{number}", "m1", "movies", "one", "ab", "classical", False, 1.0, slate))
+        log.start()
+        log.close()
+        assert (log.written, log.dropped) == (2, 1)
+        assert [row.exposure_id for row in ledger.exposures("one")] == ["e0", "e2"]

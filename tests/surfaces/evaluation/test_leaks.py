@@ -85,6 +85,14 @@ def test_an_earlier_choice_of_the_same_item_is_no_leak(tmp_path: Path, tiny_engi
         refuse(check(split, [foundation(split, ledger, tiny_engine), popular(split)], ledger))
 
 
+def test_another_action_with_the_item_in_the_same_second_is_no_leak(tmp_path: Path, tiny_engine: TorchEngine) -> None:
+    with Ledger.open(f"sqlite:///{tmp_path}/second.sqlite") as ledger:
+        fill(ledger, [event("ann", "a", 1.0), event("ann", "b", 2.0, "open"), event("ann", "b", 2.0, "like")])
+        split = leave_one_out(ledger, movies())
+        assert (split.cases[0].acts, len(split.cases[0].history)) == ({"b": "like"}, 2)
+        refuse(check(split, [foundation(split, ledger, tiny_engine), popular(split)], ledger))
+
+
 @dataclass
 class Telling:
     """A method whose prompt is made from a longer timeline than it was given."""

@@ -49,6 +49,7 @@ def test_times_may_be_dates_and_may_be_absent(tmp_path: Path) -> None:
         ({"member_id": ["ann"] * 2, "item_id": ["a"] * 2, "label": [1, 0]}, "row 2: .*'ann' has item 'a' twice"),
         ({"member_id": ["ann"], "item_id": ["a"], "label": ["much"]}, "conversion"),
         ({"member_id": ["ann"], "item_id": ["a"], "label": [1], "timestamp": ["soon"]}, "row 1: 'timestamp' is empty"),
+        ({"member_id": ["ann"], "item_id": ["a"], "label": [1], "timestamp": [True]}, "it must hold times"),
         ({"member_id": [], "item_id": [], "label": []}, "no rows"),
     ],
 )

@@ -57,7 +57,7 @@ class Parsed(HTMLParser):
 def told(network: Ledger, tiny_engine: TorchEngine) -> dict[str, Any]:
     """A real report as JSON."""
     asked = Asked("jobs", against=("random", "popular", "co_visitation", "fused"), budget=1)
-    report = Suite(asked, Registry.shipped(), network, tiny_engine).run().to_json()
+    report = Suite(asked, Registry.shipped(), network, tiny_engine).run().told
     found: dict[str, Any] = json.loads(json.dumps(report))
     return found
 

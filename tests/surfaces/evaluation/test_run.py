@@ -21,7 +21,7 @@ from surfaces.sources.base import Interactions, Materials
 from surfaces.sources.fit import fit_sources
 from surfaces.sources.popular import Popular
 from surfaces.visit import Visit
-from tests.surfaces.evaluation.shelf import movies, surface
+from tests.surfaces.evaluation.shelf import fill, movies, surface
 
 
 class Fixed:
@@ -117,16 +117,20 @@ def test_a_run_that_was_stopped_goes_on(shelf: Ledger, tmp_path: Path) -> None:
     assert not third.given, "what is done is not done again"
 
 
-@pytest.mark.parametrize("change", ["key", "split", "rubbish"])
+@pytest.mark.parametrize("change", ["key", "split", "rubbish", "empty"])
 def test_results_of_something_else_are_not_taken_up(shelf: Ledger, tmp_path: Path, change: str) -> None:
     split = leave_one_out(shelf, movies())
     rank(split, [Fixed("right", 1.0)], shelf, keeping=Keeping(tmp_path, {"right": "one"}))
-    if change == "rubbish":
-        (tmp_path / "right.npz").write_bytes(b"PK\x03\x04 and then nothing")
+    (path,) = tmp_path.glob("right-*.npz")
+    if change in ("rubbish", "empty"):
+        path.write_bytes(b"PK\x03\x04 and then nothing" if change == "rubbish" else b"")
     other = leave_one_out(shelf, movies(), candidates=4) if change == "split" else split
     again = Fixed("right", 1.0)
     rank(other, [again], shelf, keeping=Keeping(tmp_path, {"right": "two" if change == "key" else "one"}))
     assert len(again.given) == 3
+    first = Fixed("right", 1.0)
+    rank(split, [first], shelf, keeping=Keeping(tmp_path, {"right": "one"}))
+    assert not first.given, "the first ones are still there"
 
 
 def test_names_of_other_systems_are_no_paths(tmp_path: Path) -> None:
@@ -190,6 +194,17 @@ def test_rankings_of_lists_are_told_apart_by_time(shelf: Ledger, tmp_path: Path)
     method = FromFile(rankings(tmp_path, timestamp=[3.5, 3.5, 2.5]))
     assert list(rank(split, [method], shelf)["other"].values("auc")) == [1.0, 0.5]
     assert method.absent(split.cases) == 1
+
+
+def test_times_are_positions_where_the_ledger_says_so(tmp_path: Path) -> None:
+    with Ledger.open(f"sqlite:///{tmp_path}/order.sqlite") as ledger:
+        ledger.set_clock("order")
+        fill(ledger)
+        split = leave_one_out(ledger, movies())
+        times = [split.cases[0].time, split.cases[0].time, split.cases[2].time]
+        method = FromFile(rankings(tmp_path, timestamp=times))
+        assert list(rank(split, [method], ledger)["other"].values("mrr"))[::2] == [1.0, 1.0]
+        assert method.absent(split.cases) == 1
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,11 @@ def test_routing_follows_the_advice_and_loads() -> None:
     assert spec.routing.default == "foundation"
 
 
+def test_a_fusion_without_the_model_is_no_way_that_asks_it() -> None:
+    found = routing([(LONG, said("fused"))], said("foundation"), {"foundation": 0.0, "popular": 0.5})
+    assert found == {"rules": [{"when": LONG, "to": "classical"}], "default": "foundation"}
+
+
 @pytest.mark.parametrize("route", ["classical", "foundation"])
 def test_rules_that_say_what_the_default_says_are_left_out(route: str) -> None:
     found = routing([(COLD, said(route)), (LONG, said(route))], said(route), {})

@@ -19,8 +19,10 @@ from surfaces.evaluation.metrics import METRICS
 from surfaces.evaluation.report import Report
 from surfaces.evaluation.suite import Asked, Suite, names
 from surfaces.evaluation.tables import tables
+from surfaces.ledger.records import Item
 from surfaces.ledger.store import Ledger
-from surfaces.registry import Registry
+from surfaces.registry import Registry, shipped_folder
+from tests.surfaces.evaluation.shelf import fill
 
 METHODS = (
     "random",
@@ -48,7 +50,7 @@ def report(network: Ledger, tiny_engine: TorchEngine, tmp_path_factory: pytest.T
 
 
 def test_the_json_has_what_others_build_on(report: Report) -> None:
-    found = json.loads(json.dumps(report.to_json(), allow_nan=False))
+    found = json.loads(json.dumps(report.told, allow_nan=False))
     assert (found["surface"], found["protocol"], found["subject"]) == ("jobs", "leave-one-out", "foundation")
     assert list(found["methods"]) == ["foundation", *METHODS]
     for by_metric in found["methods"].values():
@@ -74,7 +76,7 @@ def test_the_json_has_what_others_build_on(report: Report) -> None:
 
 
 def test_differences_are_paired(report: Report) -> None:
-    found = report.to_json()
+    found = report.told
     for name, by_metric in found["differences"].items():  # type: ignore[union-attr]
         ours, theirs = (found["methods"][each]["auc"]["value"] for each in ("foundation", name))  # type: ignore[index]
         assert by_metric["auc"]["value"] == pytest.approx(ours - theirs)
@@ -145,11 +147,66 @@ def test_rankings_of_another_system_stand_beside(network: Ledger, tmp_path: Path
     assert report.classical == "popular"
 
 
+def test_a_ranking_file_that_changed_is_read_anew(network: Ledger, tmp_path: Path) -> None:
+    path, out, asked = tmp_path / "other.parquet", tmp_path / "out", suite(network, None)
+    rows = [
+        (case.member_id, item_id, float(case.labels.get(item_id, 0.0)))
+        for number, case in enumerate(asked.split.cases)
+        for item_id in asked.split.items(number)
+    ]
+    frame = pl.DataFrame(rows, schema=["member_id", "item_id", "score"], orient="row")
+    values = []
+    for sign in (1.0, -1.0):
+        frame.with_columns(score=sign * pl.col("score")).write_parquet(path)
+        values.append(suite(network, None, out, against=(str(path),)).run().figure("other", "auc").value)
+    assert values == [1.0, 0.0]
+
+
+def test_results_do_not_outlive_the_texts_that_they_came_from(tmp_path: Path) -> None:
+    with Ledger.open(f"sqlite:///{tmp_path}/texts.sqlite") as ledger:
+        fill(ledger)
+        asked = suite(ledger, None, surface="movies", against=("bm25",))
+        before = asked._basis
+        assert suite(ledger, None, surface="movies")._basis == before
+        ledger.put_items([Item("a", "movie", {"title": "Another"})])
+        assert suite(ledger, None, surface="movies")._basis != before
+
+
+def test_what_cannot_be_had_is_left_out_of_all_of_them(tmp_path: Path) -> None:
+    with Ledger.open(f"sqlite:///{tmp_path}/order.sqlite") as ledger:
+        ledger.set_clock("order")
+        fill(ledger)
+        report = suite(ledger, None, surface="movies", against=("all",)).run()
+        assert "popular_7d" not in report.results
+        assert {"popular", "ease", "sasrec", "text_embedding"} <= set(report.results)
+        assert any(
+            note.startswith("popular_7d is left out: ") and "window needs times" in note for note in report.notes
+        )
+        assert "the surface's source 'embedding' has no part in this: it needs a model" in report.notes
+        with pytest.raises(ConfigError, match="popular_7d"):
+            suite(ledger, None, surface="movies", against=("popular_7d",)).run()
+
+
+def test_a_source_that_reads_the_ledger_as_it_is_now_has_no_part(tmp_path: Path, network: Ledger) -> None:
+    """It would find the held-out events there."""
+    (tmp_path / "last.yaml").write_text(
+        "surface: last\ndescription: Jobs\nitem_kind: job\nprompt: {instruction: Jobs., item: '{{ title }}'}\n"
+        "heads: [{name: apply, type: pointwise, weight: 1, actions: [apply, save]}]\n"
+        "sources:\n  - {type: popular, k: 5}\n  - type: sql\n    k: 5\n    query: SELECT item_id FROM events\n"
+        "      WHERE member_id = :member_id ORDER BY timestamp DESC\n"
+    )
+    registry = Registry.load([shipped_folder(), tmp_path])
+    report = Suite(Asked("last", against=("retrieval",), budget=1), registry, network).run()
+    assert report.coverage is not None
+    assert set(report.coverage.found) == {"popular", "merged"}
+    assert any(note.startswith("the surface's source 'sql' has no part in this") for note in report.notes)
+
+
 @pytest.mark.parametrize("surface", ["feed", "people"])
 def test_impressions_are_lists(network: Ledger, tiny_engine: TorchEngine, surface: str) -> None:
     """A member with several slates counts once."""
     report = suite(network, tiny_engine, surface=surface, protocol="lists", against=("random",)).run()
-    found = report.to_json()
+    found = report.told
     assert found["rankings"] >= found["members"] >= 5  # type: ignore[operator]
     values: dict[str, list[float]] = {}
     for case, value in zip(report.split.cases, report.results["random"].values("auc"), strict=True):
@@ -173,6 +230,11 @@ def test_global_time_runs(network: Ledger) -> None:
         ({"lists": Path("lists.parquet")}, "a list file goes with the protocol 'lists', not with 'leave-one-out'"),
         ({"protocol": "lists", "candidates": 9}, "leave out --candidates and --history"),
         ({"against": ("absent.parquet",)}, "a ranking file must be a parquet file"),
+        (
+            {"against": ("x/fused.parquet",)},
+            "the ranking file 'fused.parquet' has the name of another method; rename it",
+        ),
+        ({"against": ("a/x.parquet", "b/x.parquet")}, "the ranking file 'x.parquet' has the name of another method"),
         ({"protocol": "lists", "lists": Path("absent.parquet")}, "a list file must be a parquet file"),
     ],
 )

@@ -142,3 +142,18 @@ def test_the_page_on_experiments_runs(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def _placed(slate: Sequence[tuple[str, str]]) -> Iterator[tuple[str, int, str]]:
     return ((item_id, place, team) for place, (item_id, team) in enumerate(slate))
+
+
+def test_slates_of_two_kinds_say_no_one_thing(ledger: Ledger) -> None:
+    """As when a file changes an experiment's kind and keeps its name."""
+    teams = [Placement("i0", 0, "a"), Placement("i1", 1, "b")]
+    ledger.add_exposures([exposure(1, 1, teams), exposure(2, 2, [Placement("i0", 0)], arm="a")])
+    with pytest.raises(LedgerError, match="experiment 'test' has slates of two kinds, ab and interleave"):
+        outcome(ledger, "test", REWARDS)
+
+
+def test_an_experiment_is_read_as_what_it_is(ledger: Ledger) -> None:
+    teams = [Placement("i0", 0, "a"), Placement("i1", 1, "b")]
+    ledger.add_exposures([exposure(number, number, teams) for number in range(4)])
+    with pytest.raises(LedgerError, match="is of the kind 'interleave'; this reads one of the kind 'ab'"):
+        outcome(ledger, "test", REWARDS).lift("a", "b")
