@@ -67,7 +67,7 @@ def _by_item(split: Split) -> list[Segment]:
         return np.array([unknown if item is None else bool(chosen_I[item]) for item in wanted_M])
 
     return [
-        Segment("items: head (half of all events)", among(kinds.head)),
+        Segment("items: head (half of events)", among(kinds.head)),
         Segment("items: tail", among(kinds.tail)),
         Segment("items: cold (not in training)", among(kinds.cold, unknown=True)),
     ]

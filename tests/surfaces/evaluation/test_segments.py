@@ -27,7 +27,7 @@ def test_by_history_and_by_item(shelf: Ledger) -> None:
     assert found["members: up to 100 events"] == [True] * 3
     assert "members: no events" not in found, "no segment without cases"
     assert found["items: tail"] == [True, True, True]
-    assert "items: head (half of all events)" not in found
+    assert "items: head (half of events)" not in found
     assert not any(name.startswith("since training") for name in found), "leave-one-out has no such moment"
 
 
