@@ -11,12 +11,13 @@ import logging
 import threading
 import uuid
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 
+from prompts.errors import LedgerError
 from serve.schemas import Experiment, RankedItem
 from serve.shortlist import Shortlist
-from surfaces.ledger.exposures import Exposure, Placement
+from surfaces.ledger.exposures import Exposure, Placement, row_of
 from surfaces.ledger.store import Ledger
 from surfaces.routing import Way
 
@@ -46,6 +47,7 @@ class ExposureLog:
         self.ledger, self.room = ledger, room
         self.written = self.dropped = 0
         self._waiting: deque[Exposure] = deque()
+        self._in_hand = 0
         self._changed = threading.Condition()
         self._closed = False
         self._thread: threading.Thread | None = None
@@ -73,34 +75,41 @@ class ExposureLog:
         if self._thread is not None:
             self._thread.join(LAST_S)
             if self._thread.is_alive():
-                logger.warning("the ledger is slow: %d exposures or more are not written", len(self._waiting))
+                left = len(self._waiting) + self._in_hand
+                logger.warning("the ledger is slow: %d exposures may not be written", left)
 
     def _work(self) -> None:
         while batch := self._take():
+            fit = list(self._fit(batch))
             try:
-                self.ledger.add_exposures(batch)
+                self.ledger.add_exposures(fit)
             except Exception:  # whatever is wrong with the ledger, later slates may still be written
-                logger.exception("exposures could not be written together")
-                self._one_by_one(batch)
+                logger.exception("%d exposures could not be written", len(fit))
+                self._drop(len(fit))
             else:
-                self.written += len(batch)
+                self.written += len(fit)
 
-    def _one_by_one(self, batch: Sequence[Exposure]) -> None:
-        """Writes those of a batch that can be; one that cannot takes no other with it."""
+    def _fit(self, batch: Iterable[Exposure]) -> Iterator[Exposure]:
+        """Those that a ledger can hold: one that cannot be written takes no other with it."""
         for exposure in batch:
             try:
-                self.ledger.add_exposures([exposure])
-                self.written += 1
-            except Exception:
+                row_of(exposure)
+            except LedgerError:
                 logger.exception("an exposure could not be written")
-                with self._changed:
-                    self.dropped += 1
+                self._drop(1)
+            else:
+                yield exposure
+
+    def _drop(self, number: int) -> None:
+        with self._changed:
+            self.dropped += number
 
     def _take(self) -> list[Exposure]:
         """Some that wait; nothing at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
-            return [self._waiting.popleft() for _ in range(min(AT_ONCE, len(self._waiting)))]
+            self._in_hand = min(AT_ONCE, len(self._waiting))
+            return [self._waiting.popleft() for _ in range(self._in_hand)]
 
 
 class Traffic:

@@ -123,8 +123,7 @@ class Router:
         places = np.array([self.retrieval.index.get(item_id, -1) for item_id in item_ids], dtype=np.int64)
         scores_L = np.full(len(places), NOTHING)
         scores_L[places >= 0] = fitted.source.scores(self.retrieval.history(visit), visit)[places[places >= 0]]
-        finite = np.isfinite(scores_L)
-        return np.where(finite, scores_L, scores_L[finite].min() if finite.any() else 0.0)
+        return settled(scores_L)
 
     def draft(self, way: Way, utility_L: Scores, visit: Visit, item_ids: Sequence[str]) -> list[Placed]:
         """All candidates in the order of an interleaved way, each with the arm that picked it.
@@ -140,6 +139,12 @@ class Router:
         drawn = json.dumps([way.experiment.name if way.experiment else "", visit.member_id, visit.now])
         seed = int.from_bytes(hashlib.sha256(drawn.encode()).digest()[:16], "big")
         return team_draft(rankings, len(item_ids), np.random.default_rng(seed))
+
+
+def settled(scores_L: Scores) -> Scores:
+    """[candidates]: where there is nothing to say of one, the lowest score of the list; all 0 where of none is."""
+    finite = np.isfinite(scores_L)
+    return np.where(finite, scores_L, scores_L[finite].min() if finite.any() else 0.0)
 
 
 def standard(values_L: Scores) -> Scores:

@@ -19,7 +19,7 @@ from prompts.errors import ConfigError
 from surfaces.evaluation.method import FromSource, Judged, Method, Visits
 from surfaces.evaluation.protocols import Split
 from surfaces.ledger.store import Ledger
-from surfaces.routing import standard
+from surfaces.routing import settled, standard
 from surfaces.sources.base import Interactions, Scores
 from surfaces.sources.merge import Naming, Retrieval
 from surfaces.visit import Visit
@@ -73,12 +73,7 @@ def scoring_sources(retrieval: Retrieval, data: Interactions) -> list[Method]:
 
 def features(scores: Sequence[Scores]) -> Floats:
     """[candidates, parts] of standard scores; where a part has nothing to say, an item has the lowest that it gave."""
-    return np.stack([standard(_settled(scores_L)) for scores_L in scores], axis=1)
-
-
-def _settled(scores_L: Scores) -> Scores:
-    finite = np.isfinite(scores_L)
-    return np.where(finite, scores_L, scores_L[finite].min() if finite.any() else 0.0)
+    return np.stack([standard(settled(scores_L)) for scores_L in scores], axis=1)
 
 
 def fit(

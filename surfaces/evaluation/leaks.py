@@ -18,7 +18,7 @@ from prompts.verbalize import Happening, TrunkForm, event_piece
 from surfaces.evaluation.method import Method, Remembered, Visits
 from surfaces.evaluation.protocols import Case, Split
 from surfaces.happenings import attributes_of
-from surfaces.ledger.records import IMPRESSION, Event, quoted
+from surfaces.ledger.records import IMPRESSION, Event, Item, quoted
 from surfaces.ledger.store import Ledger
 from surfaces.sources.base import Interactions
 from surfaces.visit import Visit
@@ -97,17 +97,20 @@ def in_prompt(method: Prompting, case: Case, visit: Visit, timeline: Sequence[Ev
     """Wanted items that the trunk tells of more often than the member did something with them before."""
     tree = method.tree(visit, case.wanted)
     lines = Counter(piece.text for piece in tree.nodes[0].pieces)
+    acts = [event for event in timeline if event.action != IMPRESSION]
+    items = visit.lookup(event.item_id for event in acts)
+    told = [(event, _line(method.form, items[event.item_id], event)) for event in acts if event.item_id in items]
     found = []
-    for item_id, item in visit.lookup(case.wanted).items():
-        earlier = [event for event in timeline if event.timestamp <= case.time]
-        did = {event.action for event in timeline if event.item_id == item_id} - {IMPRESSION}
-        for action in did:
-            line = event_piece(method.form, Happening(item.kind, action, attributes_of(item)), compress=False).text
-            same = [event for event in earlier if event.item_id == item_id and event.action == action]
-            held = case.acts.get(item_id, action) == action
-            before = len(same) - (held and any(event.timestamp == case.time for event in same))
-            twins = sum(_says(method.form, event, visit, line) for event in earlier if event.item_id != item_id)
-            if lines[line] > before + twins:
+    for item_id in case.wanted:
+        for line in {line for event, line in told if event.item_id == item_id}:
+            before = [event for event, said in told if said == line and event.timestamp <= case.time]
+            held = any(
+                event.item_id == item_id
+                and event.timestamp == case.time
+                and event.action == case.acts.get(item_id, event.action)
+                for event in before
+            )
+            if lines[line] > len(before) - held:
                 found.append(
                     f"member {quoted(case.member_id)}: method {method.name}: the trunk tells of {quoted(item_id)}, "
                     "which is what is asked for"
@@ -115,12 +118,9 @@ def in_prompt(method: Prompting, case: Case, visit: Visit, timeline: Sequence[Ev
     return found
 
 
-def _says(form: TrunkForm, event: Event, visit: Visit, line: str) -> bool:
-    """Whether an event with another item reads the same."""
-    item = visit.lookup([event.item_id]).get(event.item_id)
-    if item is None or event.action == IMPRESSION:
-        return False
-    return event_piece(form, Happening(item.kind, event.action, attributes_of(item)), compress=False).text == line
+def _line(form: TrunkForm, item: Item, event: Event) -> str:
+    """An event as the trunk has it. Events with other items or actions may read the same."""
+    return event_piece(form, Happening(item.kind, event.action, attributes_of(item)), compress=False).text
 
 
 def in_index(split: Split, data: Interactions) -> list[str]:
@@ -135,7 +135,10 @@ def in_index(split: Split, data: Interactions) -> list[str]:
         for item_id in case.wanted
         if item_id in index
     }
-    allowed = {case.member_id: len(data.history(case.history)) for case in reversed(split.cases)}
+    allowed: dict[str, int] = {}
+    for case in split.cases:
+        before = len(data.history(case.history))
+        allowed[case.member_id] = min(before, allowed.get(case.member_id, before))
     found = []
     for member_id, sequence, times in zip(data.member_ids, data.sequences, data.times, strict=True):
         who = f"member {quoted(member_id)}"

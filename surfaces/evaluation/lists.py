@@ -6,10 +6,12 @@ timestamp are one list.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -78,6 +80,9 @@ def _cast(column: pl.Series, kind: type[pl.DataType]) -> pl.Series:
         raise pl.exceptions.ComputeError("column 'timestamp' holds true and false; it must hold times")
     if column.name == "timestamp" and column.dtype == pl.String:
         return pl.Series("timestamp", [moment(each) for each in column], pl.Float64)
+    if not (column.dtype.is_numeric() or column.dtype in (pl.String, pl.Boolean, pl.Categorical, pl.Enum, pl.Null)):
+        must = "numbers" if kind == pl.Float64 else "text"
+        raise pl.exceptions.ComputeError(f"column '{column.name}' holds {column.dtype}; it must hold {must}")
     return column.cast(kind)
 
 
@@ -177,18 +182,36 @@ def from_impressions(
     if ledger.clock == "order":
         raise ConfigError("protocol lists: impressions need times, but this ledger's clock is 'order'; give --lists")
     data, label = interactions_of(surface, ledger), wanted_actions(surface, ledger)
-    slates = [case for timeline in timelines(ledger) for case in _slates(timeline, surface, data, label)]
+    slates = [slate for timeline in timelines(ledger) for slate in _slates(timeline, surface, data, label)]
     if not slates:
         raise LedgerError(
             f"the ledger has no impressions ('{IMPRESSION}') on surface '{surface.surface}' that anything came of; "
             "give --lists"
         )
-    cut = last_share(np.array([case.time for case in slates]), share)
-    cases = [case for case in slates if case.time >= cut]
+    cut = last_share(np.array([slate.time for slate in slates]), share)
+    cases = [slate.case for slate in slates if slate.time >= cut]
     return Split("lists", drawn(cases, members, seed), before(data, cut), cut=cut, seed=seed)
 
 
-def _slates(timeline: Sequence[Event], surface: SurfaceSpec, data: Interactions, label: frozenset[str]) -> list[Case]:
+class _Slate(NamedTuple):
+    """What was shown to a member at a time, with the gain and the action of each item."""
+
+    timeline: tuple[Event, ...]
+    time: float
+    labels: Mapping[str, float]
+    acts: Mapping[str, str]
+
+    @property
+    def case(self) -> Case:
+        """The ranking that it stands for."""
+        before = bisect_left(self.timeline, self.time, key=lambda event: event.timestamp)
+        member_id, history = self.timeline[0].member_id, self.timeline[:before]
+        return Case(member_id, history, self.labels, self.time, self.acts, tuple(self.labels))
+
+
+def _slates(
+    timeline: tuple[Event, ...], surface: SurfaceSpec, data: Interactions, label: frozenset[str]
+) -> Iterator[_Slate]:
     """The slates of one member on the surface that have both a wanted item and another."""
     mine = [(n, event) for n, event in enumerate(timeline) if event.surface == surface.surface]
     shown: dict[float, dict[str, int]] = defaultdict(dict)
@@ -201,11 +224,7 @@ def _slates(timeline: Sequence[Event], surface: SurfaceSpec, data: Interactions,
         slate = times[int(np.searchsorted(times, event.timestamp, side="right")) - 1] if times else np.inf
         if event.action != IMPRESSION and slate <= event.timestamp and event.item_id in shown[slate]:
             acts[slate].setdefault(event.item_id, event.action)
-    cases = []
     for time in times:
         labels = {item_id: float(acts[time].get(item_id) in label) for item_id in sorted(shown[time])}
         if 0 < sum(labels.values()) < len(labels):
-            before = sum(event.timestamp < time for event in timeline)
-            member_id = timeline[0].member_id
-            cases.append(Case(member_id, tuple(timeline[:before]), labels, time, dict(acts[time]), tuple(labels)))
-    return cases
+            yield _Slate(timeline, time, labels, dict(acts[time]))

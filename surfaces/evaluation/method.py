@@ -60,6 +60,13 @@ class Method(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class CaseVisit(Visit):
+    """The visit that a case stands for: `time` is the case's, in the ledger's clock; `now` is 0 where that is none."""
+
+    time: float = 0.0
+
+
 class Visits:
     """Makes visits of cases: the member's profile, the items, the time of the ranking."""
 
@@ -68,16 +75,17 @@ class Visits:
         self._profiles = {member.member_id: member.profile for member in ledger.all_members()}
         self._timed = ledger.clock == "time"
 
-    def of(self, case: Case) -> Visit:
+    def of(self, case: Case) -> CaseVisit:
         """The visit that a case stands for: nothing in it is later than the case."""
-        return Visit(
+        return CaseVisit(
             timeline=case.history,
             member_id=case.member_id,
             profile=self._profiles.get(case.member_id, {}),
             context=told({}, case.time) if self._timed else {},
-            now=case.time,
+            now=case.time if self._timed else 0.0,
             lookup=lambda names: {name: self._items[name] for name in names if name in self._items},
             given=case.listed or (),
+            time=case.time,
         )
 
 
@@ -163,7 +171,8 @@ class FromFile:
 
     def judge(self, visit: Visit, items: Sequence[str]) -> Judged:
         """The file's scores for that member (and time)."""
-        found = self._scores.get((visit.member_id, visit.now if self._timed else None), {})
+        asked = visit.time if isinstance(visit, CaseVisit) else visit.now
+        found = self._scores.get((visit.member_id, asked if self._timed else None), {})
         return Judged(np.array([found.get(item_id, NOTHING) for item_id in items], dtype=np.float64))
 
     def absent(self, cases: Sequence[Case]) -> int:

@@ -86,14 +86,32 @@ class Split:
         told = hashlib.sha256()
         head = [self.protocol, self.cut, self.candidates, self.seed, self.train.item_ids]
         told.update(json.dumps(head).encode())
+        histories = _Digests()
         for case in self.cases:
-            before = [(event.item_id, event.action, event.timestamp) for event in case.history]
-            row = [case.member_id, before, sorted(case.labels.items()), case.time, case.listed]
+            row = [case.member_id, histories.of(case), sorted(case.labels.items()), case.time, case.listed]
             told.update(json.dumps(row).encode())
         for member_id, sequence in zip(self.train.member_ids, self.train.sequences, strict=True):
             told.update(member_id.encode())
             told.update(sequence.tobytes())
         return told.hexdigest()[:16]
+
+
+class _Digests:
+    """Digests of histories. One that goes on where the member's case before it ended is not read twice."""
+
+    def __init__(self) -> None:
+        self._latest: dict[str, tuple[tuple[Event, ...], hashlib._Hash]] = {}
+
+    def of(self, case: Case) -> str:
+        """The digest of a case's history."""
+        known, told = self._latest.get(case.member_id, ((), hashlib.sha256()))
+        if case.history[: len(known)] != known:
+            known, told = (), hashlib.sha256()
+        told = told.copy()
+        for event in case.history[len(known) :]:
+            told.update(json.dumps([event.item_id, event.action, event.timestamp]).encode())
+        self._latest[case.member_id] = case.history, told
+        return told.hexdigest()
 
 
 def candidate_items(case: Case, catalogue: Sequence[str], candidates: int | None, seed: int) -> list[str]:

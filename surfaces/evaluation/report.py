@@ -31,6 +31,8 @@ NDCG = METRICS.index("ndcg@10")
 SLATE = 10
 """Items of a slate, where slates are looked at as such."""
 MODELS = ("foundation", "zero_shot", "fused")
+RETRIEVAL = "retrieval"
+"""The order in which the surface's sources bring the candidates: the route `classical`."""
 SOURCES_ALONE = "fused_sources"
 """The surface's sources in one weighted sum, without the model."""
 NOT_CLASSICAL = (*MODELS, SOURCES_ALONE, "random")
@@ -115,8 +117,9 @@ class Report:
     def classical(self) -> str | None:
         """The classical method with the best validation; without any validation, the first that there is."""
         names = [name for name in self.results if name not in NOT_CLASSICAL and name not in self.outside]
-        tuned = [name for name in names if name in self.tuned]
-        return max(tuned, key=lambda name: self.tuned[name].value) if tuned else names[0] if names else None
+        values = {name: self.tuned[name].value for name in names if name in self.tuned}
+        tuned = {name: value for name, value in values.items() if value is not None}
+        return max(tuned, key=tuned.__getitem__) if tuned else names[0] if names else None
 
     @cached_property
     def segments(self) -> list[Segment]:
@@ -125,12 +128,15 @@ class Report:
 
     def advice(self, inside_M: npt.NDArray[np.bool_] | None = None) -> Advice:
         """Which way is worth its cost, for all cases or some."""
+        alone = [SOURCES_ALONE] if SOURCES_ALONE in self.results else []
+        return self._advice([*([self.classical] if self.classical else []), *alone], inside_M)
+
+    def _advice(self, classical: Sequence[str], inside_M: npt.NDArray[np.bool_] | None = None) -> Advice:
         values = {
             name: self.by_member(found.values_MF[:, NDCG : NDCG + 1], inside_M)[:, 0]
             for name, found in self.results.items()
         }
-        alone = [SOURCES_ALONE] if SOURCES_ALONE in self.results else []
-        return advise(values, self.seconds, [*([self.classical] if self.classical else []), *alone])
+        return advise(values, self.seconds, classical)
 
     @cached_property
     def advices(self) -> dict[str, Advice]:
@@ -144,11 +150,16 @@ class Report:
 
     @cached_property
     def routing(self) -> dict[str, object] | None:
-        """What the surface's `routing` may say, after this evaluation."""
-        if not self.models:
+        """What the surface's `routing` may say, after this evaluation; None without what its routes serve.
+
+        Its route `classical` serves the order of retrieval, and no method that the surface does not have.
+        """
+        if not self.models or RETRIEVAL not in self.results:
             return None
-        found = [(segment.when, self.advices[segment.name]) for segment in self.segments if segment.when]
-        return routing(found, self.verdict, self.weights)
+        found = [
+            (segment.when, self._advice([RETRIEVAL], segment.inside_M)) for segment in self.segments if segment.when
+        ]
+        return routing(found, self._advice([RETRIEVAL]), self.weights)
 
     def calibration(self) -> dict[str, dict[str, Calibration]]:
         """By method and head, how far its probabilities are true among the candidates that it was asked for."""

@@ -17,7 +17,7 @@ import polars as pl
 import surfaces
 from foundation.bench.machine import machine
 from foundation.engine.base import Engine
-from prompts.errors import ConfigError, PrismrankError
+from prompts.errors import ConfigError, LedgerError, PrismrankError
 from prompts.suggest import suggest
 from prompts.verbalize import TrunkForm
 from surfaces.evaluation import fusion, leaks, lists, protocols
@@ -26,7 +26,7 @@ from surfaces.evaluation.foundation import FoundationMethod
 from surfaces.evaluation.method import FromFile, FromRetrieval, FromSource, Method, Random, Remembered, Visits
 from surfaces.evaluation.protocols import Protocol, Split
 from surfaces.evaluation.recipes import recipes
-from surfaces.evaluation.report import MODELS, SOURCES_ALONE, Report
+from surfaces.evaluation.report import MODELS, RETRIEVAL, SOURCES_ALONE, Report
 from surfaces.evaluation.results import kept, key_of
 from surfaces.evaluation.run import Keeping, rank
 from surfaces.evaluation.tuning import BUDGET, MEMBERS, Tuned, tune
@@ -39,7 +39,6 @@ from surfaces.spec import SurfaceSpec
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 ALL = "all"
-RETRIEVAL = "retrieval"
 FILE = ".parquet"
 TRIED = 2
 """So many cases are ranked to foretell what all of them take."""
@@ -115,9 +114,19 @@ class Suite:
 
     @cached_property
     def validation(self) -> Split:
-        """What settings are chosen on: leave-one-out within what may be learned from."""
-        most = min(MEMBERS, len(self.split.train.member_ids))
-        return protocols.validation_of(self.split, self.ledger, self.spec, members=most, seed=self.asked.seed)
+        """What settings are chosen on: leave-one-out within what may be learned from. Raises LedgerError."""
+        most = max(min(MEMBERS, len(self.split.train.member_ids)), 1)
+        try:
+            return protocols.validation_of(self.split, self.ledger, self.spec, members=most, seed=self.asked.seed)
+        except LedgerError as error:
+            raise LedgerError(f"no settings can be chosen: in what may be learned from, {error}") from None
+
+    @cached_property
+    def _validated(self) -> bool:
+        try:
+            return bool(self.validation.cases)
+        except LedgerError:
+            return False
 
     @cached_property
     def wanted(self) -> list[str]:
@@ -127,6 +136,7 @@ class Suite:
         given = [other for name in given for other in (known if name == ALL else [name])]
         given += [SOURCES_ALONE] if "fused" in given else []
         found = list(dict.fromkeys([*(["foundation"] if self.engine else []), *given]))
+        found += [RETRIEVAL] if self.engine and RETRIEVAL not in found else []
         for name in found:
             if name not in known and not name.endswith(FILE):
                 why = "; it needs a model" if name in MODELS else f"{suggest(name, known)}"
@@ -222,7 +232,9 @@ class Suite:
         return tuned, absent
 
     def _tuned(self, name: str) -> Tuned:
-        """The settings of a baseline, found on validation or kept from before."""
+        """The settings of a baseline, found on validation or kept from before; one without any needs no validation."""
+        if not recipes()[name].space and not self._validated:
+            return Tuned({}, None, ())
         key = key_of(self.validation.digest, self.asked.budget, self.asked.seed, self._basis)
         path = self.folder / "tuned" / f"{name}-{key}.json" if self.folder else None
         materials = Materials(self.spec, self.validation.train, self.ledger, self.engine)

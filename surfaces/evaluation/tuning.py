@@ -48,10 +48,10 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """What a method is fitted with in the end, and how that was found."""
+    """What a method is fitted with in the end, and how that was found; no `value` where nothing had to be chosen."""
 
     settings: Mapping[str, object]
-    value: float
+    value: float | None
     tried: tuple[Trial, ...]
 
     @classmethod

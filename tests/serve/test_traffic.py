@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.stats import zscore
+from sqlalchemy import event
 
 from serve.experiments import ExposureLog
 from serve.services import Services
@@ -369,6 +370,21 @@ def test_a_ledger_that_cannot_be_written_fails_no_reply(client: Client, tmp_path
     connection.close()
     films(client, "m1")
     assert len({row.exposure_id for row in logged(client, "one", 1)}) == 1
+
+
+def test_a_ledger_that_fails_is_asked_once_for_a_batch(tmp_path: Path) -> None:
+    with Ledger.open(f"sqlite:///{tmp_path}/ledger.sqlite") as ledger:
+        with sqlite3.connect(tmp_path / "ledger.sqlite") as connection:
+            connection.execute("DROP TABLE prismrank_exposures")
+        connection.close()
+        log, asked = ExposureLog(ledger), []
+        event.listen(ledger.engine, "before_cursor_execute", lambda *about: asked.append(about[2]))
+        for number in range(50):
+            log.put(Exposure(f"e{number}", "m1", "movies", "one", "ab", "classical", False, 1.0, []))
+        log.start()
+        log.close()
+        assert (log.written, log.dropped) == (0, 50)
+        assert sum("prismrank_exposures" in statement for statement in asked) == 1
 
 
 def test_what_waits_is_written_at_the_end(services: Services, engine: Controlled, ledger: Ledger) -> None:

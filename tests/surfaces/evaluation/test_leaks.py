@@ -14,7 +14,7 @@ from prompts.tree import PromptTree
 from surfaces.evaluation.foundation import FoundationMethod
 from surfaces.evaluation.leaks import LeakError, check, refuse
 from surfaces.evaluation.lists import Listed, from_lists
-from surfaces.evaluation.method import FromSource, Method, Remembered
+from surfaces.evaluation.method import FromSource, Method, Remembered, Visits
 from surfaces.evaluation.protocols import Split, global_time, leave_one_out, validation_of
 from surfaces.evaluation.run import rank
 from surfaces.ledger.store import Ledger
@@ -93,6 +93,17 @@ def test_another_action_with_the_item_in_the_same_second_is_no_leak(tmp_path: Pa
         refuse(check(split, [foundation(split, ledger, tiny_engine), popular(split)], ledger))
 
 
+def test_two_actions_that_read_the_same_are_no_leak(tmp_path: Path, tiny_engine: TorchEngine) -> None:
+    """Actions without words of their own are told alike."""
+    with Ledger.open(f"sqlite:///{tmp_path}/alike.sqlite") as ledger:
+        fill(ledger, [event("ann", "a", 1.0, "w_1"), event("ann", "a", 2.0, "w 1"), event("ann", "a", 3.0, "w_1")])
+        split = leave_one_out(ledger, movies())
+        method = foundation(split, ledger, tiny_engine)
+        lines = [piece.text for piece in method.tree(Visits(ledger).of(split.cases[0]), ["a"]).nodes[0].pieces]
+        assert len(lines) - len(set(lines)) == 1
+        refuse(check(split, [method, popular(split)], ledger))
+
+
 @dataclass
 class Telling:
     """A method whose prompt is made from a longer timeline than it was given."""
@@ -133,6 +144,15 @@ def test_one_event_too_many_in_an_index_is_caught(shelf: Ledger) -> None:
     """Of one member alone, and not later than the ranking: it is the target itself."""
     split = leave_one_out(shelf, movies())
     data = interactions_of(movies(), shelf).first({"ann": 2, "bob": 1, "dan": 3})
+    places = check(split, [FromSource("popular", Popular(), data)], shelf)
+    assert places["indexes"].found == ["member 'dan': what is asked for was learned from"]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_first_of_a_members_lists_says_what_may_be_learned(shelf: Ledger, *, turned: bool) -> None:
+    lists = [Listed("dan", 2.5, {"c": 1.0, "a": 0.0}), Listed("dan", 2.0, {"b": 1.0, "a": 0.0})]
+    split = from_lists(shelf, movies(), lists[::-1] if turned else lists)
+    data = interactions_of(movies(), shelf).first({"dan": 2})
     places = check(split, [FromSource("popular", Popular(), data)], shelf)
     assert places["indexes"].found == ["member 'dan': what is asked for was learned from"]
 

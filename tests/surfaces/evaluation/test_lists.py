@@ -50,6 +50,12 @@ def test_times_may_be_dates_and_may_be_absent(tmp_path: Path) -> None:
         ({"member_id": ["ann"], "item_id": ["a"], "label": ["much"]}, "conversion"),
         ({"member_id": ["ann"], "item_id": ["a"], "label": [1], "timestamp": ["soon"]}, "row 1: 'timestamp' is empty"),
         ({"member_id": ["ann"], "item_id": ["a"], "label": [1], "timestamp": [True]}, "it must hold times"),
+        (
+            {"member_id": ["ann"], "item_id": ["a"], "label": [1], "timestamp": [{"at": 1}]},
+            "'timestamp' holds Struct.*must hold numbers",
+        ),
+        ({"member_id": ["ann"], "item_id": ["a"], "label": [{"is": 1.0}]}, "'label' holds Struct.*must hold numbers"),
+        ({"member_id": [["ann"]], "item_id": ["a"], "label": [1]}, "'member_id' holds List.*must hold text"),
         ({"member_id": [], "item_id": [], "label": []}, "no rows"),
     ],
 )

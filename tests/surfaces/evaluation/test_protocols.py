@@ -161,6 +161,16 @@ def test_draws_are_uniform() -> None:
 # The digest
 
 
+def test_the_digest_knows_every_history(shelf: Ledger) -> None:
+    """Also of a member with several cases, of which one goes on where another ended."""
+    split = leave_one_out(shelf, movies())
+    early, late = replace(split.cases[0], history=tuple(ANN[:1])), replace(split.cases[0], history=tuple(ANN[:3]))
+    other = replace(late, history=(ANN[0], ANN[2], ANN[1]))
+    digests = {replace(split, cases=cases).digest for cases in ((early, late), (early, other), (late, late))}
+    assert len(digests) == 3
+    assert replace(split, cases=(early, late)).digest == replace(split, cases=(early, replace(late))).digest
+
+
 def test_the_digest_tells_splits_apart(shelf: Ledger) -> None:
     split = leave_one_out(shelf, movies())
     others = [

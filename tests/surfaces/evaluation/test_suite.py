@@ -13,16 +13,19 @@ import pytest
 from rich.console import Console
 
 from foundation.engine.torch import TorchEngine
-from prompts.errors import ConfigError
+from prompts.errors import ConfigError, LedgerError
+from surfaces.evaluation import recommend
 from surfaces.evaluation.lists import read_lists
+from surfaces.evaluation.method import Visits
 from surfaces.evaluation.metrics import METRICS
 from surfaces.evaluation.report import Report
+from surfaces.evaluation.results import Results
 from surfaces.evaluation.suite import Asked, Suite, names
 from surfaces.evaluation.tables import tables
 from surfaces.ledger.records import Item
 from surfaces.ledger.store import Ledger
 from surfaces.registry import Registry, shipped_folder
-from tests.surfaces.evaluation.shelf import fill
+from tests.surfaces.evaluation.shelf import event, fill
 
 METHODS = (
     "random",
@@ -114,7 +117,7 @@ def test_everything_is_kept_and_more_methods_may_come(
     again = suite(network, tiny_engine, tmp_path, against=("popular", "bm25", "random")).run()
     assert len(calls) <= 3, "the model was asked only to foretell its time"
     assert again.figure("foundation", "auc") == first.figure("foundation", "auc")
-    assert list(again.results) == ["foundation", "popular", "bm25", "random"]
+    assert list(again.results) == ["foundation", "popular", "bm25", "random", "retrieval"]
     assert json.loads((tmp_path / "report.json").read_text())["subject"] == "foundation"
 
 
@@ -160,6 +163,50 @@ def test_a_ranking_file_that_changed_is_read_anew(network: Ledger, tmp_path: Pat
         frame.with_columns(score=sign * pl.col("score")).write_parquet(path)
         values.append(suite(network, None, out, against=(str(path),)).run().figure("other", "auc").value)
     assert values == [1.0, 0.0]
+
+
+def test_a_ranking_file_knows_the_time_of_a_ledger_without_times(tmp_path: Path) -> None:
+    with Ledger.open(f"sqlite:///{tmp_path}/order.sqlite") as ledger:
+        ledger.set_clock("order")
+        fill(ledger)
+        asked = suite(ledger, None, surface="movies")
+        rows = [(case.member_id, case.wanted[0], 1.0, case.time) for case in asked.split.cases]
+        columns = ["member_id", "item_id", "score", "timestamp"]
+        pl.DataFrame(rows, schema=columns, orient="row").write_parquet(tmp_path / "oracle.parquet")
+        report = suite(ledger, None, surface="movies", against=(str(tmp_path / "oracle.parquet"),)).run()
+        assert report.figure("oracle", "mrr").value == 1.0
+        assert {Visits(ledger).of(case).now for case in report.split.cases} == {0.0}, "its times are no times"
+
+
+def test_what_has_no_settings_needs_no_validation(tmp_path: Path) -> None:
+    with Ledger.open(f"sqlite:///{tmp_path}/few.sqlite") as ledger:
+        fill(ledger, [event("ann", "a", 1.0), event("ann", "b", 2.0), event("bob", "a", 1.0), event("bob", "c", 2.0)])
+        report = suite(ledger, None, surface="movies", against=("popular", "random")).run()
+        assert (report.tuned["popular"].value, report.tuned["popular"].tried) == (None, ())
+        assert report.classical == "popular"
+        assert "popular" in json.dumps(report.told)
+        with pytest.raises(LedgerError, match="no settings can be chosen: in what may be learned from, no member has"):
+            suite(ledger, None, surface="movies", against=("itemknn",)).run()
+
+
+def test_the_routing_goes_by_what_its_routes_serve(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A method that the surface does not have is above the model: the advice is to have it, the route is the model."""
+    monkeypatch.setattr(recommend, "FEWEST", 20)
+
+    def at(ndcg: float) -> Results:
+        own = report.results["foundation"]
+        values_MF = own.values_MF.copy()
+        values_MF[:, METRICS.index("ndcg@10")] = ndcg
+        return replace(own, values_MF=values_MF)
+
+    bench = {"foundation": at(0.3), "bm25": at(0.4), "retrieval": at(0.2)}
+    found = replace(report, results=bench)
+    assert (found.classical, found.verdict.route) == ("bm25", "classical")
+    assert found.routing is not None
+    assert found.routing["default"] == "foundation"
+    level = replace(report, results={**bench, "retrieval": at(0.3)}).routing
+    assert level is not None
+    assert level["default"] == "classical"
 
 
 def test_results_do_not_outlive_the_texts_that_they_came_from(tmp_path: Path) -> None:
