@@ -34,7 +34,8 @@ def levels(scores_I: Scores, seen: Indices, asked: Indices | None = None) -> npt
     if len(asked_I) <= FEW:
         above = np.array([np.count_nonzero(open_I > score) for score in asked_I], dtype=np.int64)
     else:
-        above = len(open_I) - np.searchsorted(np.sort(open_I), asked_I, side="right")
+        first = open_I if len(open_I) <= TOPS[-1] else np.partition(open_I, -TOPS[-1])[-TOPS[-1] :]
+        above = len(first) - np.searchsorted(np.sort(first), asked_I, side="right")  # lower places are told alike
     found = np.searchsorted(TOPS, 1 + above)
     found[asked_I == NOTHING] = NONE
     return found

@@ -7,13 +7,19 @@ Shapes: P positions, K leaves of the longest list, C labelled choices, A answers
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch.nn import functional as F
 
 from foundation.engine.base import TokenTree
+
+TEMPERATURE = 0.1
+"""Of cosines."""
+
+Compress = Callable[[Sequence[tuple[int, ...]]], torch.Tensor]
+"""Vectors [texts, D] of texts as token ids."""
 
 
 class Listwise(NamedTuple):
@@ -38,12 +44,37 @@ class Choice(NamedTuple):
     chosen: int
 
 
+class Graded(NamedTuple):
+    """Of each of these leaves by itself, whether (or how far, in [0, 1]) the answer is `yes` and not `no`."""
+
+    leaves: tuple[int, ...]
+    came: tuple[float, ...]
+    yes: int
+    no: int
+
+
+class Pair(NamedTuple):
+    """A text that was chosen after others: their vectors' weighted mean should be near to its vector.
+
+    Texts are token ids. `log_share` is the log of how often the text is drawn as a target among those of its `group`;
+    groups are learned apart.
+    """
+
+    history: tuple[tuple[int, ...], ...]
+    weights: tuple[float, ...]
+    target: tuple[int, ...]
+    log_share: float
+    group: str
+
+
 class LabelledTree(NamedTuple):
-    """A tree, and what is known of its leaves."""
+    """A tree, and what is known of its leaves; `pairs` are of texts, and need none."""
 
     tree: TokenTree
     lists: tuple[Listwise, ...]
     choices: tuple[Choice, ...]
+    graded: tuple[Graded, ...] = ()
+    pairs: tuple[Pair, ...] = ()
 
 
 class Losses(NamedTuple):
@@ -52,17 +83,25 @@ class Losses(NamedTuple):
     listwise: torch.Tensor
     pointwise: torch.Tensor
     choice: torch.Tensor
+    contrast: torch.Tensor
     accuracy: torch.Tensor
 
 
 def losses(logits_LA: torch.Tensor, trees: Sequence[LabelledTree]) -> Losses:
-    """Of a batch whose leaves are the rows of `logits_LA`, tree after tree."""
-    lists, choices, base = [], [], 0
+    """Of a batch whose leaves are the rows of `logits_LA`, tree after tree; `contrast` is not of leaves, and 0 here."""
+    lists, choices, graded, base = [], [], [], 0
     for labelled in trees:
         lists += [one._replace(leaves=tuple(base + leaf for leaf in one.leaves)) for one in labelled.lists]
         choices += [one._replace(leaf=base + one.leaf) for one in labelled.choices]
+        graded += [one._replace(leaves=tuple(base + leaf for leaf in one.leaves)) for one in labelled.graded]
         base += sum(1 for node in labelled.tree.nodes if node.answers)
-    return Losses(*_list_losses(logits_LA, lists), choice_loss(logits_LA, choices), _accuracy(logits_LA, lists))
+    return Losses(
+        list_loss(logits_LA, lists),
+        graded_loss(logits_LA, graded),
+        choice_loss(logits_LA, choices),
+        logits_LA.new_zeros(()),
+        _accuracy(logits_LA, lists),
+    )
 
 
 def _odds(logits_LA: torch.Tensor, lists: Sequence[Listwise]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -75,18 +114,63 @@ def _odds(logits_LA: torch.Tensor, lists: Sequence[Listwise]) -> tuple[torch.Ten
     return odds_PK.masked_fill(leaf_PK < 0, float("-inf")), torch.tensor([one.chosen for one in lists])
 
 
-def _list_losses(logits_LA: torch.Tensor, lists: Sequence[Listwise]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Softmax over each list, and yes/no of each leaf by itself (this one sets the level of the probability)."""
+def list_loss(logits_LA: torch.Tensor, lists: Sequence[Listwise]) -> torch.Tensor:
+    """Mean over the lists of the negative log-likelihood of the chosen leaf."""
     if not lists:
-        return logits_LA.new_zeros(()), logits_LA.new_zeros(())
+        return logits_LA.new_zeros(())
     odds_PK, chosen_P = _odds(logits_LA, lists)
-    target_PK = F.one_hot(chosen_P, odds_PK.shape[1]).to(odds_PK.dtype)
-    real = odds_PK.isfinite()
-    pointwise = F.binary_cross_entropy_with_logits(odds_PK[real], target_PK[real])
     weight_PK = torch.nn.utils.rnn.pad_sequence(
         [torch.tensor(one.stands_for, dtype=odds_PK.dtype) for one in lists], batch_first=True, padding_value=1.0
     )
-    return F.cross_entropy(odds_PK + weight_PK.log(), chosen_P), pointwise
+    return F.cross_entropy(odds_PK + weight_PK.log(), chosen_P)
+
+
+def graded_loss(logits_LA: torch.Tensor, graded: Sequence[Graded]) -> torch.Tensor:
+    """Mean over the leaves of yes or no of each by itself: this one sets the level of the probability."""
+    if not graded:
+        return logits_LA.new_zeros(())
+    leaves = torch.tensor([leaf for one in graded for leaf in one.leaves])
+    yes, no = (
+        torch.tensor([column for one in graded for column in [getattr(one, name)] * len(one.leaves)])
+        for name in ("yes", "no")
+    )
+    came = torch.tensor([came for one in graded for came in one.came], dtype=logits_LA.dtype)
+    return F.binary_cross_entropy_with_logits(logits_LA[leaves, yes] - logits_LA[leaves, no], came)
+
+
+def contrast_loss(trees: Sequence[LabelledTree], compress: Compress, temperature: float = TEMPERATURE) -> torch.Tensor:
+    """Mean over pairs of the softmax of a target's cosine with its history among all targets of the batch and group.
+
+    A target that is drawn often is there often as another's negative, too: the logits are corrected for that. Yi et
+    al., "Sampling-bias-corrected neural modeling for large corpus item recommendations", RecSys 2019, equation 3.
+    """
+    pairs = [pair for labelled in trees for pair in labelled.pairs]
+    groups = {group: [pair for pair in pairs if pair.group == group] for group in dict.fromkeys(p.group for p in pairs)}
+    texts = list(dict.fromkeys(text for pair in pairs for text in (*pair.history, pair.target)))
+    if not texts:
+        return torch.zeros(())
+    unit_UD = F.normalize(compress(texts), dim=-1)
+    row = {text: n for n, text in enumerate(texts)}
+    found = [_contrasts(group, unit_UD, row, temperature) for group in groups.values()]
+    return torch.cat(found).mean()
+
+
+def _contrasts(
+    pairs: Sequence[Pair], unit_UD: torch.Tensor, row: Mapping[tuple[int, ...], int], temperature: float
+) -> torch.Tensor:
+    """Losses [pairs] of one group; what a history holds, or is the target itself, is no other target for it."""
+    aims = list(dict.fromkeys(pair.target for pair in pairs))
+    share_T = unit_UD.new_tensor([{pair.target: pair.log_share for pair in pairs}[aim] for aim in aims])
+    weight_PU = unit_UD.new_zeros(len(pairs), len(unit_UD))
+    for n, pair in enumerate(pairs):
+        at = torch.tensor([row[text] for text in pair.history])
+        weight_PU[n].index_add_(0, at, unit_UD.new_tensor(pair.weights))
+    member_PD = F.normalize(weight_PU @ unit_UD, dim=-1)
+    logits_PT = member_PD @ unit_UD[[row[aim] for aim in aims]].T / temperature - share_T
+    known = [set(pair.history) - {pair.target} for pair in pairs]
+    seen_PT = torch.tensor([[aim in history for aim in aims] for history in known])
+    target_P = torch.tensor([aims.index(pair.target) for pair in pairs])
+    return F.cross_entropy(logits_PT.masked_fill(seen_PT, float("-inf")), target_P, reduction="none")
 
 
 def choice_loss(logits_LA: torch.Tensor, choices: Sequence[Choice]) -> torch.Tensor:

@@ -13,6 +13,7 @@ class LossWeights(BaseModel):
     listwise: float = Field(1.0, ge=0)
     pointwise: float = Field(0.1, ge=0)
     choice: float = Field(0.2, ge=0)
+    contrast: float = Field(0.0, ge=0, description="Of texts' vectors with those chosen before; needs a compressor.")
     balance: float = Field(
         0.01, ge=0, description="Load balancing of the experts (Fedus et al. 2021, equations 4 to 6)."
     )

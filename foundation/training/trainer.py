@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +24,12 @@ from foundation.engine.pack import pack
 from foundation.model import Ranker
 from foundation.tokenizer import TextEncoder
 from foundation.training import checkpoint
-from foundation.training.labels import LabelledTree, Losses, losses
+from foundation.training.labels import LabelledTree, Losses, contrast_loss, losses
 from foundation.training.settings import LossWeights, TrainSettings
 from prompts.errors import TrainingError
 
 Batch = Sequence[LabelledTree]
+SUMMED = ("listwise", "pointwise", "choice", "contrast")
 
 
 class Data(Protocol):
@@ -50,11 +51,11 @@ class StepReport(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Watcher:
-    """What a run tells while it goes on, and what it asks."""
+    """What a run tells while it goes on, and what it asks: of a validation's figures "value" chooses the best."""
 
     on_step: Callable[[StepReport], None]
-    on_validation: Callable[[int, float], None]
-    validate: Callable[[Ranker], float]
+    on_validation: Callable[[int, Mapping[str, float]], None]
+    validate: Callable[[Ranker], Mapping[str, float]]
 
 
 class Trainer:
@@ -88,10 +89,10 @@ class Trainer:
     def _look_up(self, watcher: Watcher) -> None:
         last = self.step == self.settings.steps
         if last or self.step % self.settings.validate_every == 0:
-            value = watcher.validate(self.ranker.eval())
-            watcher.on_validation(self.step, value)
-            if value > self.best:
-                self.best = value
+            found = watcher.validate(self.ranker.eval())
+            watcher.on_validation(self.step, found)
+            if found["value"] > self.best:
+                self.best = found["value"]
                 self._save(checkpoint.BEST)
         if last or self.step % self.settings.checkpoint_every == 0:
             self._save(checkpoint.LAST)
@@ -117,6 +118,8 @@ class Trainer:
         with RouterTap(self.ranker) as routed:
             logits_LA = self.ranker(pack([labelled.tree for labelled in batch]), self._compress)
         found = losses(logits_LA, batch)
+        if self.settings.loss.contrast:
+            found = found._replace(contrast=contrast_loss(batch, self.ranker.compress))
         return logits_LA, found, weighted(found, self.settings.loss) + self.settings.loss.balance * routed.balance()
 
     def _compress(self, texts: Sequence[tuple[int, ...]]) -> torch.Tensor:
@@ -158,7 +161,8 @@ class RouterTap:
 
 def weighted(found: Losses, weights: LossWeights) -> torch.Tensor:
     """The sum that is minimised, balance aside."""
-    return weights.listwise * found.listwise + weights.pointwise * found.pointwise + weights.choice * found.choice
+    by_name = {name: getattr(weights, name) * getattr(found, name) for name in SUMMED}
+    return cast(torch.Tensor, sum(by_name.values()))
 
 
 def _optimizer(ranker: Ranker, settings: TrainSettings) -> torch.optim.Optimizer:

@@ -1,0 +1,72 @@
+"""The ledgers of a run, and the trees and validations that come of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from prompts.errors import ConfigError
+from surfaces.ledger.store import Ledger
+from surfaces.ledger.tables import import_tables
+from surfaces.worlds.movielens import load_movielens
+from surfaces.worlds.network import Network
+
+
+class DataSpec(BaseModel):
+    """Where members and events come from, and which surfaces learn from them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    surfaces: tuple[str, ...] = Field(min_length=1)
+    ledger: str | None = Field(None, description="A ledger's address.")
+    dataset: Literal["movielens-100k"] | None = None
+    world: Literal["network"] | None = None
+    members: int = Field(1_000, ge=10, description="Of a world.")
+    seed: int = Field(0, ge=0, description="Draws a world.")
+    learn: bool = Field(True, description="Whether its surfaces are learned from, or held out and only validated.")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if sum(place is not None for place in (self.ledger, self.dataset, self.world)) != 1:
+            raise ValueError("give one of 'ledger', 'dataset' and 'world'")
+        return self
+
+    @property
+    def name(self) -> str:
+        """A file name for a ledger of the run's own."""
+        return self.dataset or f"{self.world}-{self.members}-{self.seed}"
+
+
+@contextmanager
+def opened(specs: Sequence[DataSpec], folder: Path) -> Iterator[list[Ledger]]:
+    """The ledgers, in their order; data sets and worlds go into ledgers in the run's folder."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(_opened(spec, folder)) for spec in specs]
+
+
+@contextmanager
+def _opened(spec: DataSpec, folder: Path) -> Iterator[Ledger]:
+    if spec.ledger is not None:
+        with Ledger.open(spec.ledger, create=False) as ledger:
+            yield ledger
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with Ledger.open(f"sqlite:///{folder / spec.name}.sqlite") as ledger:
+        if not ledger.counts().events:
+            tables = load_movielens() if spec.dataset else Network(spec.members, spec.seed).tables()
+            import_tables(tables, ledger)
+        yield ledger
+
+
+def check_surfaces(specs: Sequence[DataSpec]) -> None:
+    """Raises ConfigError for a surface that is named twice, and where nothing is learned from."""
+    names = [name for spec in specs for name in spec.surfaces]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"data: the surface '{name}' is named {names.count(name)} times; give it one ledger")
+    if not any(spec.learn for spec in specs):
+        raise ConfigError("data: 'learn' is false everywhere; there is nothing to learn from")
