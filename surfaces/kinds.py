@@ -35,6 +35,9 @@ SHIPPED: Mapping[Family, Mapping[str, str]] = {
     "sources": {
         "popular": "surfaces.sources.popular:PopularSource",
         "co_visitation": "surfaces.sources.co_visitation:CoVisitationSource",
+        "itemknn": "surfaces.sources.itemknn:ItemKnnSource",
+        "ease": "surfaces.sources.ease:EaseSource",
+        "als": "surfaces.sources.als:AlsSource",
         "embedding": "surfaces.sources.embedding:EmbeddingSource",
         "bm25": "surfaces.sources.bm25:Bm25Source",
         "recent": "surfaces.sources.recent:RecentSource",

@@ -14,7 +14,8 @@ from surfaces.spec import PromptSpec, SurfaceSpec
 
 PAGE = Path(__file__).parents[1] / "docs" / "surfaces.md"
 TEXT = PAGE.read_text(encoding="utf-8")
-WORDS = set(re.findall(r"[a-z_]+", " ".join(re.findall(r"`([^`]*)`", TEXT) + re.findall(r"(?m)^    (.*)$", TEXT))))
+CODE = " ".join(re.findall(r"`([^`]*)`", TEXT) + re.findall(r"(?m)^    (.*)$", TEXT))
+WORDS = set(re.findall(r"[a-z_][a-z0-9_]*", CODE))
 
 
 @pytest.mark.parametrize(("family", "name"), [(family, name) for family in FAMILIES for name in SHIPPED[family]])

@@ -15,9 +15,12 @@ from typing import Any
 import numpy as np
 
 from prompts.errors import ConfigError
+from surfaces.sources.als import Als
 from surfaces.sources.base import Materials, Source
 from surfaces.sources.bm25 import Bm25
 from surfaces.sources.co_visitation import CoVisitation
+from surfaces.sources.ease import Ease
+from surfaces.sources.itemknn import ItemKnn
 from surfaces.sources.popular import Popular
 
 WEEK = 7 * 86_400.0
@@ -60,24 +63,6 @@ def trials(recipe: Recipe, budget: int, seed: int) -> list[dict[str, object]]:
     ]
 
 
-def _itemknn(_: Materials, settings: Settings) -> Source:
-    from surfaces.evaluation.baselines.knn import ItemKnn
-
-    return ItemKnn(**settings)
-
-
-def _ease(_: Materials, settings: Settings) -> Source:
-    from surfaces.evaluation.baselines.ease import Ease
-
-    return Ease(**settings)
-
-
-def _als(_: Materials, settings: Settings) -> Source:
-    from surfaces.evaluation.baselines.factors import Als
-
-    return Als(**settings)
-
-
 def _bpr(_: Materials, settings: Settings) -> Source:
     from surfaces.evaluation.baselines.factors import Bpr
 
@@ -108,13 +93,13 @@ _ALL = (
     Recipe(
         "itemknn",
         {"neighbours": (1_000, 100), "shrink": (10.0, 0.0), "weighting": ("none", "tf-idf"), "decay": (0.9, 1.0)},
-        _itemknn,
+        lambda _, settings: ItemKnn(**settings),
     ),
-    Recipe("ease", {"l2": (200.0, 500.0, 50.0, 10.0), "decay": (0.9, 1.0)}, _ease),
+    Recipe("ease", {"l2": (200.0, 500.0, 50.0, 10.0), "decay": (0.9, 1.0)}, lambda _, settings: Ease(**settings)),
     Recipe(
         "als",
         {"factors": (64, 128), "regularization": (30.0, 10.0), "alpha": (16.0, 8.0), "decay": (0.9, 1.0)},
-        _als,
+        lambda _, settings: Als(**settings),
     ),
     Recipe("bpr", {"factors": (64, 32, 128), "regularization": (0.03, 0.01), "iterations": (200, 100)}, _bpr),
     Recipe(

@@ -5,19 +5,28 @@ A method that joins the comparison adds an entry to `BASELINES`, with settings t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
-from surfaces.evaluation.baselines.ease import Ease
-from surfaces.evaluation.baselines.factors import Als, Bpr
-from surfaces.evaluation.baselines.knn import ItemKnn
+from prompts.errors import ConfigError
+from surfaces.evaluation.baselines.factors import Bpr
 from surfaces.evaluation.baselines.text import TextEmbedding
-from surfaces.sources.base import NOTHING, Interactions, Source
+from surfaces.evaluation.recipes import recipes, trials
+from surfaces.kinds import kinds
+from surfaces.ledger.store import Ledger
+from surfaces.sources.als import Als
+from surfaces.sources.base import NOTHING, Interactions, Materials, Source, SourceKind
+from surfaces.sources.ease import Ease
+from surfaces.sources.fit import fit_source
+from surfaces.sources.itemknn import ItemKnn
 from surfaces.sources.vectors import Vectors
 from surfaces.visit import NOBODY, Visit
-from tests.contracts.test_source_contract import CHECKS, ITEMS, Bench, drawn, history, interactions
+from tests.contracts.test_source_contract import CHECKS, ITEMS, Bench, drawn, history, interactions, surface
 
 Make = Callable[[int], Source]
 
@@ -99,3 +108,72 @@ def test_it_says_nothing_of_items_without_events(learning: Make) -> None:
         assert (source.scores(history([0, 1, 39]), visit)[~chosen] == NOTHING).all()
     for visit in (NOBODY, Visit(member_id="a stranger")):
         assert (source.scores(history(np.flatnonzero(~chosen).tolist()), visit) == NOTHING).all()
+
+
+# As sources of a surface file
+
+OF_FILES: Mapping[str, type[object]] = {"itemknn": ItemKnn, "ease": Ease, "als": Als}
+"""The methods that a surface file can name as well."""
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Materials]:
+    """Who chose which things; a ledger that nobody reads."""
+    with Ledger.open(f"sqlite:///{tmp_path_factory.mktemp('things')}/ledger.sqlite") as ledger:
+        yield Materials(surface(), drawn(0), ledger)
+
+
+def entry(kind: str, **settings: object) -> SourceKind:
+    """What stands in a surface file, read."""
+    found = kinds("sources")[kind].model_validate({"type": kind, "k": 5, **settings})
+    assert isinstance(found, SourceKind)
+    return found
+
+
+@pytest.mark.parametrize("kind", OF_FILES)
+def test_a_file_may_set_whatever_is_tuned(kind: str, given: Materials) -> None:
+    """The settings that an evaluation finds can be written into a file, and give the very method then."""
+    past = history([1, 2, 3])
+    for settings in trials(recipes()[kind], 4, 0):
+        method = recipes()[kind].make(given, settings)
+        method.fit(given.data)
+        fitted = fit_source(entry(kind, **settings), given)
+        assert type(fitted.source) is type(method)
+        assert np.array_equal(fitted.source.scores(past), method.scores(past))
+
+
+@pytest.mark.parametrize("kind", OF_FILES)
+def test_every_key_of_a_file_is_a_setting_with_the_same_default(kind: str, given: Materials) -> None:
+    """Also those that are not tuned; what is left out of a file is as the method has it."""
+    plain = entry(kind)
+    own = set(type(plain).model_fields) - set(SourceKind.model_fields)
+    settings = inspect.signature(OF_FILES[kind]).parameters
+    assert own == set(settings) - {"seed"}
+    assert {key: getattr(plain, key) for key in own} == {key: settings[key].default for key in own}
+    changed = {key: getattr(plain, key) / 2 for key in own if isinstance(getattr(plain, key), float)}
+    whole = {key: getattr(plain, key) + 1 for key in own if isinstance(getattr(plain, key), int)}
+    source = entry(kind, **changed, **whole).build(given)
+    assert {key: getattr(source, key) for key in changed | whole} == changed | whole
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting"),
+    [
+        ("itemknn", {"neighbours": 0}), ("itemknn", {"neighbours": 10_001}), ("itemknn", {"neighbours": 2.5}),
+        ("itemknn", {"shrink": -1}), ("itemknn", {"weighting": "bm25"}), ("itemknn", {"decay": 0}),
+        ("ease", {"l2": 0}), ("ease", {"l2": 2e6}), ("ease", {"decay": 1.01}), ("ease", {"shrink": 1}),
+        ("als", {"factors": 513}), ("als", {"alpha": 0.5}), ("als", {"iterations": 0}), ("als", {"regularization": 0}),
+    ],
+)  # fmt: skip
+def test_what_a_file_may_not_set(kind: str, setting: Mapping[str, object]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(setting))):
+        entry(kind, **setting)
+
+
+def test_a_surface_file_without_implicit(given: Materials, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A surface that lists als is refused with what to install; nothing else needs the package."""
+    monkeypatch.setitem(sys.modules, "implicit", None)
+    for kind in ("itemknn", "ease"):
+        assert fit_source(entry(kind), given).name == kind
+    with pytest.raises(ConfigError, match=r"als needs the package implicit: pip install 'prismrank\[evaluate\]'"):
+        fit_source(entry("als"), given)

@@ -33,6 +33,9 @@ ITEMS, MEMBERS = 40, 25
 EXAMPLES: Mapping[str, Sequence[Mapping[str, object]]] = {
     "popular": [{}, {"half_life": "2h"}, {"segment": "town"}],
     "co_visitation": [{}],
+    "itemknn": [{}, {"neighbours": 3, "shrink": 0, "weighting": "tf-idf", "decay": 1}],
+    "ease": [{}, {"l2": 5, "decay": 0.5}],
+    "als": [{"factors": 3, "iterations": 5}, {"factors": 4, "regularization": 2.0, "alpha": 6, "decay": 1.0}],
     "embedding": [{}],
     "bm25": [{}, {"from": "timeline"}, {"from": "query"}],
     "recent": [{}, {"by": "made"}],

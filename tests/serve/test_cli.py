@@ -245,7 +245,7 @@ def test_evaluate_writes_figures(url: str, model: str, tmp_path: Path, capsys: p
     assert "popular" in capsys.readouterr().out
     figures = json.loads(out.read_text())
     assert (figures["surface"], figures["protocol"], figures["members"]) == ("movies", "leave-one-out", 8)
-    assert list(figures["methods"]) == ["foundation", "popular", "random"]
+    assert list(figures["methods"]) == ["foundation", "popular", "random", "retrieval"]
     assert set(figures["methods"]["foundation"]["ndcg@10"]) == {"value", "low", "high"}
 
 

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from surfaces.compose import Composer
 from surfaces.evidence import LOW, NONE, TOPS, evidence_piece, labels, levels, vocabulary
-from surfaces.sources.base import NOTHING
+from surfaces.ledger.store import Ledger
+from surfaces.registry import Registry
+from surfaces.sources.base import NOTHING, Interactions, Materials
+from surfaces.sources.fit import evidence_only
+from surfaces.visit import Visit
+from tests.surfaces.test_sources import surface
+from tests.surfaces.world import chosen, fill_few
 
 NOBODY = np.zeros(0, dtype=np.int64)
 
@@ -60,7 +70,55 @@ def test_every_source_with_a_label_can_speak() -> None:
     assert labels() == {
         "popular": "popularity",
         "co_visitation": "chosen together",
+        "itemknn": "similar to chosen",
+        "ease": "fits chosen",
+        "als": "taste",
         "embedding": "alike",
         "bm25": "text match",
         "recent": "newness",
     }
+
+
+# In the leaves of a surface
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    """Who chose d chose a and b with it; c is joined to d by a and b alone, and nobody chose f."""
+    with Ledger.open(f"sqlite:///{tmp_path}/ledger.sqlite") as opened:
+        fill_few(opened)
+        yield opened
+
+
+def leaves(ledger: Ledger, evidence: str, visit: Visit, *candidates: str) -> list[str]:
+    """What a surface with that evidence says of the candidates, as the model reads it."""
+    spec = surface("type: popular, k: 2", more=f"evidence: [{evidence}]")
+    retrieval = evidence_only(Materials(spec, Interactions.of(ledger, "movie"), ledger))
+    composer = Composer(spec, Registry.shipped().trunk("member"), retrieval, lambda piece: len(piece.text))
+    named = [event.item_id for event in visit.timeline]
+    tree = composer.tree(visit, ledger.items([*candidates, *named]), candidates)
+    return ["".join(piece.text for piece in tree.nodes[leaf].pieces) for leaf in tree.leaves]
+
+
+def test_leaves_carry_what_neighbours_and_weights_say(ledger: Ledger) -> None:
+    visit = Visit(chosen("x", "d"))
+    assert leaves(ledger, "itemknn, ease", visit, "c", "a", "f", "b") == [
+        "C (similar to chosen none, fits chosen top 3)",
+        "A (similar to chosen top 2, fits chosen top 2)",
+        "F (similar to chosen none, fits chosen none)",
+        "B (similar to chosen top 1, fits chosen top 1)",
+    ]
+    assert leaves(ledger, "ease, popular", visit, "a") == ["A (fits chosen top 2, popularity top 1)"]
+
+
+def test_leaves_carry_a_taste(ledger: Ledger) -> None:
+    """Of a member who chose b and d, as bob did, a is the nearest; nobody chose f."""
+    assert leaves(ledger, "als", Visit(chosen("x", "b", "d")), "c", "a", "f") == [
+        "C (taste top 2)", "A (taste top 1)", "F (taste none)",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("source", ["itemknn", "ease", "als"])
+def test_to_a_newcomer_they_are_silent(ledger: Ledger, source: str) -> None:
+    (leaf,) = leaves(ledger, source, Visit(), "a")
+    assert leaf == f"A ({labels()[source]} none)"

@@ -64,13 +64,16 @@ sources:
   - {type: popular, name: lately, k: 20, half_life: 3600}
   - {type: popular, name: just-now, k: 20, half_life: 0.5, weight: 2}
   - {type: co_visitation, k: 1}
+  - {type: itemknn, k: 5, neighbours: 100, shrink: 0, weighting: tf-idf, decay: 1}
+  - {type: ease, k: 5, l2: 500, decay: 0.8}
+  - {type: als, k: 5, factors: 32, regularization: 10, alpha: 8, iterations: 10, decay: 0.5}
   - {type: embedding, k: 1000}
   - {type: bm25, k: 5, from: query}
   - {type: recent, k: 5, by: posted_at}
   - {type: request, k: 100}
   - {type: sql, k: 5, query: SELECT item_id FROM items}
   - {type: sql, name: filed, k: 5, query: {file: query.sql}}
-evidence: [popular, co_visitation, bm25, embedding, recent]
+evidence: [popular, co_visitation, itemknn, ease, als, bm25, embedding, recent]
 filters:
   - seen
   - available

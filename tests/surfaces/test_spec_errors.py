@@ -113,7 +113,7 @@ def test_the_files_of_this_test_are_right() -> None:
         # values from a list
         ("popular, k", "populr, k", "8:12: sources[0].type: unknown value 'populr'; did you mean 'popular'?"),
         ("popular, k", "bm25, k", "8:25: sources[0].half_life: unknown key; known: from, k, name, type, weight"),
-        ("popular, k", "xyz, k", "8:12: sources[0].type: unknown value 'xyz'; known: bm25, co_visitation, embedding, "),
+        ("popular, k", "xyz, k", "8:12: sources[0].type: unknown value 'xyz'; known: als, bm25, co_visitation, ease, "),
         ("type: choice", "type: chioce", "12:24: heads[1].type: unknown value 'chioce'; did you mean 'choice'?"),
         ("type: seen", "type: 3", "14:12: policies[0].type: unknown value '3'; known: boost, cap, "),
         (

@@ -14,18 +14,19 @@ import pytest
 from sklearn.metrics.pairwise import cosine_similarity
 
 from prompts.errors import ConfigError
-from surfaces.evaluation.baselines import ease
-from surfaces.evaluation.baselines.ease import Ease
-from surfaces.evaluation.baselines.factors import Als, Bpr
-from surfaces.evaluation.baselines.knn import ItemKnn
-from surfaces.evaluation.baselines.matrix import choices, weighed
+from surfaces.evaluation.baselines.factors import Bpr
 from surfaces.evaluation.baselines.sasrec import SasRec
 from surfaces.evaluation.baselines.text import TextEmbedding, text_vectors
 from surfaces.evaluation.recipes import WEEK, Recipe, recipes, trials
 from surfaces.ledger.store import Ledger
+from surfaces.sources import ease
+from surfaces.sources.als import Als
 from surfaces.sources.base import NOTHING, Interactions, Materials, Source
 from surfaces.sources.co_visitation import CoVisitation
+from surfaces.sources.ease import Ease
 from surfaces.sources.embedding import Embedding
+from surfaces.sources.itemknn import ItemKnn
+from surfaces.sources.matrix import choices, weighed
 from surfaces.sources.popular import Popular
 from surfaces.visit import Visit
 from tests.contracts.test_baseline_contract import two_camps, vectors
@@ -196,9 +197,15 @@ def test_ease_refuses_what_kills_the_machine(monkeypatch: pytest.MonkeyPatch) ->
     Ease().fit(interactions([list(range(10))], items=1_000))
     with pytest.raises(
         ConfigError,
-        match=r"ease: 11 items with events need a matrix of 0.0 GB; it takes up to 10 items: use itemknn or als here",
+        match=r"ease: 11 items with events need a matrix of 0.0 GB; it takes up to 10 items: use itemknn here",
     ):
         Ease().fit(interactions([list(range(11))], items=1_000))
+
+
+def test_ease_takes_so_many_items() -> None:
+    """It refuses before it takes any memory for them."""
+    with pytest.raises(ConfigError, match=r"ease: 20,001 items .* of 1.6 GB; it takes up to 20,000 items: use itemknn"):
+        Ease().fit(interactions([list(range(20_001))], items=20_001))
 
 
 def test_ease_inverts_in_place() -> None:

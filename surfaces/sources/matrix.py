@@ -1,12 +1,25 @@
-"""The matrix of members and items that the classical methods learn from."""
+"""The matrix of members and items that the classical methods learn from, and how a history is weighed for them."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 from scipy import sparse
 
 from surfaces.sources.base import Indices, Interactions, Scores
+
+DECAY = 0.9
+
+Decay = Annotated[
+    float,
+    Field(
+        gt=0, le=1, description="The newest item of a timeline counts 1, and each older one so many times the next one."
+    ),
+]
+"""What `weighed` takes, as a key of a surface file."""
 
 
 def choices(data: Interactions) -> sparse.csr_array:

@@ -6,18 +6,23 @@ and P = inverse(G + l2 I), the weight from item i to item j is B_ij = -P_ij / P_
 
 from __future__ import annotations
 
+from typing import ClassVar, Literal
+
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 from scipy import sparse
 from scipy.linalg import lapack
 
 from prompts.errors import ConfigError
-from surfaces.evaluation.baselines.matrix import choices, weighed, with_events
-from surfaces.sources.base import NOTHING, Indices, Interactions, Scores
+from surfaces.sources.base import NOTHING, Indices, Interactions, Materials, Scores, SourceKind
+from surfaces.sources.matrix import DECAY, Decay, choices, weighed, with_events
 from surfaces.visit import NOBODY, Visit
 
-LARGEST = 25_000
-"""Items with events: the matrix has 2.5 GB then, and grows with the square, its inverse's time with the cube."""
+L2 = 200.0
+
+LARGEST = 20_000
+"""Items with events: the matrix has 1.6 GB then, and grows with the square, its inverse's time with the cube."""
 
 COLUMNS_AT_ONCE = 256
 
@@ -34,7 +39,7 @@ class Ease:
     a history counts 1 and each older one `decay` times the next, when it is scored; training is the same.
     """
 
-    def __init__(self, *, l2: float = 200.0, decay: float = 0.9) -> None:
+    def __init__(self, *, l2: float = L2, decay: float = DECAY) -> None:
         if l2 <= 0 or not 0 < decay <= 1:
             raise ConfigError(f"ease: l2 {l2} must be above 0, and decay {decay} above 0 and at most 1")
         self.l2, self.decay = l2, decay
@@ -43,13 +48,13 @@ class Ease:
         self._weights_JJ: Square = np.zeros((0, 0), dtype=np.float32)
 
     def fit(self, data: Interactions) -> None:
-        """Inverts the co-counts of the items that have events. Raises ConfigError for more than 25,000 of them."""
+        """Inverts the co-counts of the items that have events. Raises ConfigError for more than 20,000 of them."""
         chosen_MI = choices(data)
         known_J = np.flatnonzero(with_events(chosen_MI))
         if len(known_J) > LARGEST:
             raise ConfigError(
                 f"ease: {len(known_J):,} items with events need a matrix of {4 * len(known_J) ** 2 / 1e9:.1f} GB; "
-                f"it takes up to {LARGEST:,} items: use itemknn or als here"
+                f"it takes up to {LARGEST:,} items: use itemknn here"
             )
         self._place_I = np.full(len(data.item_ids), -1, dtype=np.int64)
         self._place_I[known_J] = np.arange(len(known_J))
@@ -67,6 +72,25 @@ class Ease:
             history_1J = sparse.csr_array(row, shape=(1, len(self._known_J)))
             scores_I[self._known_J] = (history_1J @ self._weights_JJ)[0]
         return scores_I
+
+
+class EaseSource(SourceKind):
+    """Items that fit the whole timeline, by weights from item to item that explain every member's choices together.
+
+    For up to 20,000 items with events: it keeps 4 bytes for each pair of them, and learns that many in a minute and a
+    half of one core.
+    """
+
+    label: ClassVar[str] = "fits chosen"
+    type: Literal["ease"]
+    l2: float = Field(
+        L2, gt=0, le=1_000_000, description="In members: the more, the less a weight counts that rests on few."
+    )
+    decay: Decay = DECAY
+
+    def build(self, materials: Materials) -> Ease:  # noqa: ARG002 - it learns from the events alone
+        """A source with these settings, to be fitted."""
+        return Ease(l2=self.l2, decay=self.decay)
 
 
 def item_weights(chosen_MJ: sparse.csr_array, l2: float) -> Square:

@@ -9,18 +9,22 @@ noise of it, or below, on the validation of films and products.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
+from pydantic import Field
 from scipy import sparse
 
 from prompts.errors import ConfigError
-from surfaces.evaluation.baselines.matrix import choices, weighed
-from surfaces.sources.base import NOTHING, Indices, Interactions, Scores, best
+from surfaces.sources.base import NOTHING, Indices, Interactions, Materials, Scores, SourceKind, best
+from surfaces.sources.matrix import DECAY, Decay, choices, weighed
 from surfaces.visit import NOBODY, Visit
 
 Weighting: TypeAlias = Literal["none", "tf-idf"]
 """tf-idf: a choice weighs log(items / choices of its member), so that members who choose everything say less."""
+
+NEIGHBOURS = 1_000
+SHRINK = 10.0
 
 ITEMS_AT_ONCE = 256
 
@@ -35,7 +39,12 @@ class ItemKnn:
     """
 
     def __init__(
-        self, *, neighbours: int = 1_000, shrink: float = 10.0, weighting: Weighting = "none", decay: float = 0.9
+        self,
+        *,
+        neighbours: int = NEIGHBOURS,
+        shrink: float = SHRINK,
+        weighting: Weighting = "none",
+        decay: float = DECAY,
     ) -> None:
         if neighbours < 1 or shrink < 0 or not 0 < decay <= 1:
             raise ConfigError(
@@ -89,6 +98,30 @@ class ItemKnn:
         counts_BI.data = similar.astype(np.float32)
         counts_BI.eliminate_zeros()
         return counts_BI
+
+
+class ItemKnnSource(SourceKind):
+    """Items that the same members chose as the items of the whole timeline: the classical nearest neighbours."""
+
+    label: ClassVar[str] = "similar to chosen"
+    type: Literal["itemknn"]
+    neighbours: int = Field(
+        NEIGHBOURS,
+        ge=1,
+        le=10_000,
+        description="For how many items, those nearest to it, an item of a timeline speaks.",
+    )
+    shrink: float = Field(
+        SHRINK, ge=0, le=10_000, description="In members: the more, the less a similarity counts that rests on few."
+    )
+    weighting: Weighting = Field(
+        "none", description="With tf-idf, what a member chose counts for less when they chose much."
+    )
+    decay: Decay = DECAY
+
+    def build(self, materials: Materials) -> ItemKnn:  # noqa: ARG002 - it learns from the events alone
+        """A source with these settings, to be fitted."""
+        return ItemKnn(neighbours=self.neighbours, shrink=self.shrink, weighting=self.weighting, decay=self.decay)
 
 
 def _nothing_near() -> sparse.csr_array:
