@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -145,10 +145,14 @@ def run(name: str | Path, *, fresh: bool = False) -> Path:
         engine = TorchEngine(trainer.ranker, trainer.encoder)
         mix = mixed(config, taught, engine)
 
-        def validate(ranker: models.Ranker) -> Mapping[str, float]:
-            return validated(config, taught, TorchEngine(ranker, trainer.encoder))
-
         with TrainingProgress(config.training.steps, config.out / LOG_FILE) as progress:
+
+            def validate(ranker: models.Ranker) -> float:
+                found = validated(taught, TorchEngine(ranker, trainer.encoder))
+                progress.figures(trainer.step, found)
+                best = config.validation.best or tuple(each.spec.surface for each in taught if each.learn)
+                return _mean([found[f"{name}_{NDCG}"] for name in best])
+
             trainer.fit(mix, Watcher(progress.step, progress.validation, validate))
     return release(config.out)
 
@@ -177,12 +181,9 @@ def mixed(config: TrainConfig, taught: Sequence[Taught], engine: TorchEngine) ->
     )
 
 
-def validated(config: TrainConfig, taught: Sequence[Taught], engine: TorchEngine) -> dict[str, float]:
-    """Figures by surface, and as "value" the mean NDCG@10 of those by which the best checkpoint is chosen."""
-    best = config.validation.best or tuple(each.spec.surface for each in taught if each.learn)
-    found = {each.spec.surface: each.validate(engine) for each in taught}
-    told = {f"{name}_{figure}": value for name, figures in found.items() for figure, value in figures.items()}
-    return {"value": _mean([found[name][NDCG] for name in best]), **told}
+def validated(taught: Sequence[Taught], engine: TorchEngine) -> dict[str, float]:
+    """Figures of every surface, by its name and theirs."""
+    return {f"{each.spec.surface}_{name}": value for each in taught for name, value in each.validate(engine).items()}
 
 
 def release(out: Path) -> Path:

@@ -46,9 +46,13 @@ class TrainingProgress:
         if (report.step + 1) % EVERY == 0:
             self._write(self._means(report.step + 1))
 
-    def validation(self, step: int, found: Mapping[str, float]) -> None:
-        """Notes a validation's figures."""
-        self._write({"step": step, **{f"validation_{name}": round(value, 4) for name, value in found.items()}})
+    def validation(self, step: int, value: float) -> None:
+        """Notes a validation's NDCG@10."""
+        self._write({"step": step, "validation_ndcg@10": round(value, 4)})
+
+    def figures(self, step: int, found: Mapping[str, float]) -> None:
+        """Notes further figures of a validation."""
+        self._write({"step": step, **found})
 
     def _means(self, step: int) -> dict[str, float]:
         seconds = sum(report.seconds for report in self._recent)

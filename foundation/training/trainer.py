@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,11 +51,11 @@ class StepReport(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Watcher:
-    """What a run tells while it goes on, and what it asks: of a validation's figures "value" chooses the best."""
+    """What a run tells while it goes on, and what it asks."""
 
     on_step: Callable[[StepReport], None]
-    on_validation: Callable[[int, Mapping[str, float]], None]
-    validate: Callable[[Ranker], Mapping[str, float]]
+    on_validation: Callable[[int, float], None]
+    validate: Callable[[Ranker], float]
 
 
 class Trainer:
@@ -89,10 +89,10 @@ class Trainer:
     def _look_up(self, watcher: Watcher) -> None:
         last = self.step == self.settings.steps
         if last or self.step % self.settings.validate_every == 0:
-            found = watcher.validate(self.ranker.eval())
-            watcher.on_validation(self.step, found)
-            if found["value"] > self.best:
-                self.best = found["value"]
+            value = watcher.validate(self.ranker.eval())
+            watcher.on_validation(self.step, value)
+            if value > self.best:
+                self.best = value
                 self._save(checkpoint.BEST)
         if last or self.step % self.settings.checkpoint_every == 0:
             self._save(checkpoint.LAST)

@@ -17,7 +17,8 @@ from surfaces.compose import compose
 from surfaces.evaluation.foundation import FoundationMethod
 from surfaces.evaluation.method import Visits
 from surfaces.evaluation.protocols import leave_one_out
-from surfaces.examples import FOLDS, Examples, ExampleSettings
+from surfaces.examples.settings import ExampleSettings
+from surfaces.examples.trees import FOLDS, Examples, Shelf
 from surfaces.happenings import attributes_of, happenings
 from surfaces.ledger.store import Ledger
 from surfaces.registry import Registry
@@ -47,7 +48,7 @@ def form() -> TrunkForm:
 
 def examples(spec: SurfaceSpec, form: TrunkForm, ledger: Ledger, engine: TorchEngine, **changes: object) -> Examples:
     settings = ExampleSettings.model_validate({"positions": 4, "likely": 3, "others": 2} | changes)
-    return Examples(spec, form, ledger, engine, settings, trees_per_step=6, seed=0)
+    return Examples(spec, Shelf.of(ledger, form, engine, settings), trees_per_step=6, seed=0)
 
 
 def flat(tree: TokenTree) -> list[tuple[object, ...]]:
@@ -90,11 +91,15 @@ def test_what_is_held_out_is_never_chosen_nor_in_the_trunk(
 ) -> None:
     data = examples(spec, form, ledger, tiny_engine, positions=20)
     encode = tiny_engine.encoder.encode
-    for timeline in data.timelines:
-        hidden_items = {encode(data._leaves[item].text) for item in timeline.items[-2:].tolist()}
-        hidden_events = {encode(data._event(timeline, event, EVENTS).text) for event in (EVENTS - 2, EVENTS - 1)}
+    plain = data.styles[0]
+    for course in data.courses:
+        hidden = [
+            (data.items[item], act.action) for item, act in zip(course.items_C, course.timeline.acts, strict=True)
+        ]
+        hidden_items = {encode(plain.leaf(item).text) for item, _ in hidden[-2:]}
+        hidden_events = {encode(plain.event(item, action, 0, EVENTS).text) for item, action in hidden[-2:]}
         for seed in range(5):
-            labelled = data.tree(timeline, np.random.default_rng(seed))
+            labelled = data.tree(course, np.random.default_rng(seed))
             answering = [node for node in labelled.tree.nodes if node.answers]
             chosen = {answering[one.leaves[one.chosen]].vectors[0] for one in labelled.lists}
             assert not chosen & hidden_items
@@ -107,21 +112,23 @@ def test_what_is_held_out_is_shown_like_anything_else_that_was_not_chosen(
     """Left out of what is shown, it would be given away: the only films never chosen and never shown."""
     data = examples(spec, form, ledger, tiny_engine, likely=40, others=40)
     encode = tiny_engine.encoder.encode
-    for timeline in data.timelines[:5]:
-        labelled = data.tree(timeline, np.random.default_rng(0))
+    for course in data.courses[:5]:
+        labelled = data.tree(course, np.random.default_rng(0))
         shown = {node.vectors[0] for node in labelled.tree.nodes if node.answers}
-        assert {encode(data._leaves[item].text) for item in timeline.items[-2:].tolist()} <= shown
+        assert {encode(data.styles[0].leaf(data.items[item]).text) for item in course.items_C[-2:]} <= shown
 
 
 def test_leaves_hang_behind_what_came_before_them(
     spec: SurfaceSpec, form: TrunkForm, ledger: Ledger, tiny_engine: TorchEngine
 ) -> None:
     data = examples(spec, form, ledger, tiny_engine, positions=20)
-    labelled = data.tree(data.timelines[0], np.random.default_rng(1))
+    labelled = data.tree(data.courses[0], np.random.default_rng(1))
     root = labelled.tree.nodes[0]
     before = len(root.slots) - len(root.vectors)
     stems = [node for node in labelled.tree.nodes if node.parent == 0]
-    assert [node.after for node in stems] == list(range(before + 1, before + 1 + len(stems)))
+    assert [node.after for node in stems] == list(range(before, before + len(stems))), (
+        "the first knows the profile alone"
+    )
 
 
 def test_training_and_serving_say_the_same(
@@ -129,8 +136,8 @@ def test_training_and_serving_say_the_same(
 ) -> None:
     """The trunk of a training tree, cut where a leaf hangs, is the trunk that serving makes of that past."""
     data = examples(spec, form, ledger, tiny_engine)
-    timeline = data.timelines[3]
-    labelled = data.tree(timeline, np.random.default_rng(2))
+    timeline = data.courses[3].timeline
+    labelled = data.tree(data.courses[3], np.random.default_rng(2))
     events = ledger.timeline(timeline.member_id)
     items = ledger.items(event.item_id for event in events)
     root = labelled.tree.nodes[0]
@@ -153,34 +160,36 @@ def test_evidence_comes_from_other_members_and_never_from_what_is_held_out(
         learned.append(materials.data)
         return advisers(materials)
 
-    monkeypatch.setattr("surfaces.examples.advisers", listening)
+    monkeypatch.setattr("surfaces.examples.trees.advisers", listening)
     data = examples(spec, form, ledger, tiny_engine)
     assert len(learned) == FOLDS
-    for timeline in data.timelines:
-        assert timeline.member_id not in learned[timeline.fold].member_ids
-        for fold in set(range(FOLDS)) - {timeline.fold}:
-            place = learned[fold].member_ids.index(timeline.member_id)
-            assert learned[fold].sequences[place].tolist() == timeline.items[:-2].tolist()
+    for course in data.courses:
+        own = course.timeline.fold
+        assert course.timeline.member_id not in learned[own].member_ids
+        for fold in set(range(FOLDS)) - {own}:
+            place = learned[fold].member_ids.index(course.timeline.member_id)
+            assert learned[fold].sequences[place].tolist() == course.items_C[:-2].tolist()
 
 
 def test_evidence_at_a_position_knows_only_what_came_before(
     spec: SurfaceSpec, form: TrunkForm, ledger: Ledger, tiny_engine: TorchEngine
 ) -> None:
     data = examples(spec, form, ledger, tiny_engine)
-    timeline = data.timelines[0]
-    later = timeline.items.copy()
-    later[5:] = timeline.items[5:][::-1]
-    assert later[5] != timeline.items[5]
-    other = replace(timeline, items=later)
-    assert data._levels(timeline, 5).tolist() == data._levels(other, 5).tolist()
-    assert data._levels(timeline, 5).tolist() != data._levels(timeline, 3).tolist()
+    course = data.courses[0]
+    later = course.items_C.copy()
+    later[5:] = course.items_C[5:][::-1]
+    assert later[5] != course.items_C[5]
+    other = replace(course, items_C=later)
+    assert data._scores(course, 5, 5).tolist() == data._scores(other, 5, 5).tolist()
+    assert data._scores(course, 5, 5).tolist() != data._scores(course, 3, 3).tolist()
 
 
 def test_a_focus_names_what_the_chosen_item_has(
     spec: SurfaceSpec, form: TrunkForm, ledger: Ledger, tiny_engine: TorchEngine
 ) -> None:
     data = examples(spec, form, ledger, tiny_engine, focus="genres", focus_share=1.0)
-    named = data._stem(data.timelines[1], 0, np.random.default_rng(0))[-1].text
+    rng = np.random.default_rng(0)
+    named = data._stem(data._voice(rng), [int(data.courses[1].items_C[0])], rng)[-1].text
     assert named == "Only Action.\n"  # odd members watch action only
 
 
@@ -196,8 +205,8 @@ def test_a_ledger_without_events_is_refused(
     tmp_path: Path, spec: SurfaceSpec, form: TrunkForm, tiny_engine: TorchEngine
 ) -> None:
     with Ledger.open(f"sqlite:///{tmp_path / 'empty.sqlite'}") as empty:
-        fill(empty, events=1)
-        with pytest.raises(ConfigError, match="no member has more than 3 events"):
+        fill(empty, events=2)
+        with pytest.raises(ConfigError, match="no member has more than 2 choices to learn from"):
             examples(spec, form, empty, tiny_engine)
 
 

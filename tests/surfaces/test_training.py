@@ -25,8 +25,7 @@ def config(tmp_path: Path) -> Path:
     (tmp_path / "model.yaml").write_text(yaml.safe_dump(model | {"vocab_size": 512, "hidden_size": 48}))
     settings = {
         "model": str(tmp_path / "model.yaml"),
-        "surface": "movies",
-        "ledger": f"sqlite:///{tmp_path / 'ledger.sqlite'}",
+        "data": [{"ledger": f"sqlite:///{tmp_path / 'ledger.sqlite'}", "surfaces": ["movies"]}],
         "out": str(tmp_path / "run"),
         "examples": {"positions": 4, "likely": 4, "others": 4},
         "training": {"steps": 6, "threads": 1, "validate_every": 3, "checkpoint_every": 2},
@@ -83,22 +82,29 @@ def test_every_shipped_configuration_is_whole(path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"ledger": None}, "give either 'dataset' or 'ledger'"),
-        ({"dataset": "movielens-100k"}, "give either 'dataset' or 'ledger'"),
-        ({"dataset": "netflix", "ledger": None}, "'netflix' is not known; there is 'movielens-100k'"),
+        ({"data": [{"surfaces": ["movies"]}]}, r"data\.0: .*give one of 'ledger', 'dataset' and 'world'"),
+        (
+            {"data": [{"surfaces": ["movies"], "world": "network", "dataset": "movielens-100k"}]},
+            r"data\.0: .*give one of 'ledger', 'dataset' and 'world'",
+        ),
+        ({"data": [{"surfaces": ["movies"], "dataset": "netflix"}]}, r"data\.0\.dataset: .*'movielens-100k'"),
+        ({"data": [{"surfaces": ["movies", "movies"], "world": "network"}]}, "the surface 'movies' is named 2 times"),
+        ({"data": [{"surfaces": ["feed"], "world": "network", "learn": False}]}, "there is nothing to learn from"),
         ({"training": {"steps": 0}}, r"training\.steps: .*greater than or equal to 1"),
         ({"training": {"steps": 1, "stepz": 2}}, r"training\.stepz: .*not permitted"),
-        ({"surface": "moviez"}, "moviez"),
+        ({"data": [{"surfaces": ["moviez"], "ledger": "sqlite:///LEDGER"}]}, "moviez"),
         ({"model": "nona"}, "no model configuration 'nona'"),
     ],
 )
 def test_a_wrong_configuration_is_one_clear_line(config: Path, changes: dict[str, object], message: str) -> None:
+    text = json.dumps(changes).replace("LEDGER", str(config.parent / "ledger.sqlite"))
     with pytest.raises((ConfigError, LedgerError), match=message) as caught:
-        training.run(edited(config, **changes))
+        training.run(edited(config, **json.loads(text)))
     assert "\n" not in str(caught.value)
 
 
 def test_a_ledger_that_is_not_there_is_not_made(config: Path) -> None:
+    nothing = {"ledger": f"sqlite:///{config.parent / 'nothing.sqlite'}", "surfaces": ["movies"]}
     with pytest.raises(LedgerError):
-        training.run(edited(config, ledger=f"sqlite:///{config.parent / 'nothing.sqlite'}"))
+        training.run(edited(config, data=[nothing]))
     assert not (config.parent / "nothing.sqlite").exists()
