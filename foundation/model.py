@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -27,7 +27,7 @@ from foundation.attention.merge import Plan
 from foundation.attention.registry import Hear, register
 from foundation.compressor import Compressor
 from foundation.config import ModelConfig
-from foundation.engine.base import Vector
+from foundation.engine.base import Summed, Vector
 from foundation.engine.pack import Packed
 from foundation.tokenizer import TextEncoder
 from prompts.errors import CheckpointError
@@ -129,22 +129,31 @@ class Ranker(nn.Module):
 
 
 def gather_vectors(vectors: Sequence[Vector], compress: Compress) -> torch.Tensor:
-    """[V, D]: tensors as they are, texts compressed, each different text once."""
-    texts = [v for v in vectors if isinstance(v, tuple)]
-    place = {text: n for n, text in enumerate(dict.fromkeys(texts))}
-    given = [v for v in vectors if not isinstance(v, tuple)]
-    tables = [compress(list(place))] if place else []
+    """[V, D]: tensors as they are, texts compressed, each different text once, and sums of those."""
+    texts = [vector.texts if isinstance(vector, Summed) else (vector,) for vector in vectors
+             if not isinstance(vector, torch.Tensor)]  # fmt: skip
+    place = {text: n for n, text in enumerate(dict.fromkeys(text for each in texts for text in each))}
+    given = [vector for vector in vectors if isinstance(vector, torch.Tensor)]
+    tables = [_summed(compress(list(place)), texts, place)] if place else []
     if given:
         stacked = torch.stack(given)
         tables.append(stacked.to(tables[0]) if tables else stacked)
-    numbers, next_given = [], len(place)
-    for vector in vectors:
-        if isinstance(vector, tuple):
-            numbers.append(place[vector])
-        else:
-            numbers.append(next_given)
-            next_given += 1
-    return torch.cat(tables).index_select(0, torch.tensor(numbers, device=tables[0].device))
+    made, next_given = iter(range(len(texts))), iter(range(len(texts), len(vectors)))
+    order = [next(next_given if isinstance(vector, torch.Tensor) else made) for vector in vectors]
+    return torch.cat(tables).index_select(0, torch.tensor(order, device=tables[0].device))
+
+
+def _summed(
+    table_UD: torch.Tensor, texts: Sequence[tuple[tuple[int, ...], ...]], place: Mapping[tuple[int, ...], int]
+) -> torch.Tensor:
+    """[texts, D]: the sums of the rows of each one's parts."""
+    first = torch.tensor([place[each[0]] for each in texts], device=table_UD.device)
+    found = table_UD.index_select(0, first)
+    more = [(n, place[text]) for n, each in enumerate(texts) for text in each[1:]]
+    if not more:
+        return found
+    rows, parts = torch.tensor(more, device=table_UD.device).unbind(1)
+    return found.index_add(0, rows, table_UD.index_select(0, parts))
 
 
 def build(config: ModelConfig, seed: int = 0) -> Ranker:

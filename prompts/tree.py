@@ -14,10 +14,15 @@ from prompts.errors import TreeError
 
 
 class Piece(NamedTuple):
-    """Text that is encoded alone; `compress` asks for one vector in place of its tokens, where the model can."""
+    """Text that is encoded alone; `compress` asks for one vector in place of its tokens, where the model can.
+
+    The vector of a text that says several things may be the sum of theirs, its `parts`: then what each part says stays
+    apart from the others.
+    """
 
     text: str
     compress: bool = False
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

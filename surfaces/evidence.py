@@ -48,8 +48,8 @@ def labels() -> Mapping[str, str]:
 
 def evidence_piece(labels: Sequence[str], found: Sequence[int], *, compress: bool) -> Piece:
     """The words for one candidate: `found[n]` is the level that the source called `labels[n]` gives it."""
-    said = ", ".join(f"{label} {_WORDS[level]}" for label, level in zip(labels, found, strict=True))
-    return Piece(f" ({said})", compress)
+    said = [f"{label} {_WORDS[level]}" for label, level in zip(labels, found, strict=True)]
+    return Piece(f" ({', '.join(said)})", compress, tuple(f" {each}" for each in said))
 
 
 def vocabulary() -> list[str]:

@@ -12,8 +12,16 @@ import torch
 
 from prompts.tree import Piece, PromptTree
 
-Vector = tuple[int, ...] | torch.Tensor
-"""One input vector: the token ids of a text that the model compresses, or a tensor of shape [d]."""
+
+@dataclass(frozen=True, slots=True)
+class Summed:
+    """The vectors of these texts (token ids), added up."""
+
+    texts: tuple[tuple[int, ...], ...]
+
+
+Vector = tuple[int, ...] | Summed | torch.Tensor
+"""One input vector: the token ids of a text that the model compresses, a sum of such, or a tensor of shape [d]."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import torch
 from foundation import model as models
 from foundation.attention.gpu import kernel_for
 from foundation.compressor import MAX_TOKENS
-from foundation.engine.base import CacheStats, LeafScores, TokenNode, TokenTree, Vector
+from foundation.engine.base import CacheStats, LeafScores, Summed, TokenNode, TokenTree, Vector
 from foundation.engine.cache import PrefixCache
 from foundation.engine.forest import Forest
 from foundation.engine.heap import keep_freed_memory
@@ -162,6 +162,12 @@ class TorchEngine:
         return torch.stack(found)
 
 
+def _vector(piece: Piece, encoder: TextEncoder) -> Vector:
+    if piece.parts:
+        return Summed(tuple(encoder.encode(part) for part in piece.parts))
+    return encoder.encode(piece.text)
+
+
 def read(tree: PromptTree, encoder: TextEncoder, *, compresses: bool) -> TokenTree:
     """A tree of text as the model reads it: every piece encoded alone."""
     nodes: list[TokenNode] = []
@@ -171,12 +177,11 @@ def read(tree: PromptTree, encoder: TextEncoder, *, compresses: bool) -> TokenTr
         vectors: list[Vector] = []
         end = []
         for piece in node.pieces:
-            ids = encoder.encode(piece.text)
             if piece.compress and compresses and not node.likelihood:  # a vector has no tokens to be likely
-                vectors.append(ids)
+                vectors.append(_vector(piece, encoder))
                 slots.append(-len(vectors))
             else:
-                slots.extend(ids)
+                slots.extend(encoder.encode(piece.text))
             end.append(len(slots))
         if not slots:
             slots.extend(encoder.encode(" ") or (0,))
