@@ -171,9 +171,12 @@ class SourceKind(Strict):
     """An entry of `sources`: where candidates come from, and how many of them.
 
     `label` is what the source's opinion is called in a leaf's evidence; a source without one gives no evidence.
+    `where` names keys that say where the source finds what it needs: as an adviser it takes them from the surface's own
+    source of its type.
     """
 
     label: ClassVar[str] = ""
+    where: ClassVar[tuple[str, ...]] = ()
     type: str
     name: Annotated[Name | None, Field(description="What replies call it; by default its type.")] = None
     k: K

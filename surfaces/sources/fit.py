@@ -53,12 +53,14 @@ def advisers(materials: Materials) -> tuple[Adviser, ...]:
     """The sources behind a surface's evidence, fitted, in the order of their names.
 
     They are the sources as they come, whatever the surface's own are set to, so that their words mean the same on
-    every surface.
+    every surface; only where a source finds what it needs is the surface's to say.
     """
     found = []
     for name in materials.surface.evidence:
         kind = cast("type[SourceKind]", kinds("sources")[name])
-        source = kind.model_validate({"type": name, "k": 1}).build(materials)
+        own = next((source for source in materials.surface.sources if source.type == name), None)
+        where = {key: getattr(own, key) for key in kind.where} if own else {}
+        source = kind.model_validate({"type": name, "k": 1, **where}).build(materials)
         source.fit(materials.data)
         found.append(Adviser(kind.label, source))
     return tuple(found)

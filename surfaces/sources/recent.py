@@ -47,6 +47,7 @@ class RecentSource(SourceKind):
     """The newest items first."""
 
     label: ClassVar[str] = "newness"
+    where: ClassVar[tuple[str, ...]] = ("by",)
     type: Literal["recent"]
     by: str | None = Field(
         None,
