@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
+from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
 from foundation.bench.naive import NaiveRanker, whole_prompts
 from foundation.bench.train import Shape
@@ -14,30 +16,13 @@ from foundation.engine.pack import pack
 from foundation.model import Ranker, build
 from foundation.tokenizer import TextEncoder
 from foundation.training import checkpoint
-from foundation.training.labels import Choice, LabelledTree, Listwise, losses
-from foundation.training.settings import TrainSettings
-from foundation.training.trainer import RouterTap, StepReport, Trainer, Watcher
+from foundation.training.labels import LabelledTree, Listwise, Losses, losses
+from foundation.training.progress import figures
+from foundation.training.settings import LossWeights, TrainSettings
+from foundation.training.trainer import RouterTap, StepReport, Trainer, Watcher, weighted
 from prompts.errors import CheckpointError, TrainingError
 from tests.conftest import tiny_config
-
-
-class Copying:
-    """A task that only reading the trunk solves: the leaf that repeats the trunk's token is the right one."""
-
-    def batch(self, step: int) -> list[LabelledTree]:
-        generator = torch.Generator().manual_seed(step)
-        return [self._tree(generator) for _ in range(8)]
-
-    def _tree(self, generator: torch.Generator) -> LabelledTree:
-        tokens = (torch.randperm(12, generator=generator)[:5] + 20).tolist()
-        leaves = [TokenNode((token,), 0, None, (3, 4, 5, 6)) for token in tokens]
-        tree = TokenTree((TokenNode((10, tokens[2])), *leaves))
-        return LabelledTree(tree, (Listwise((0, 1, 2, 3, 4), 2, 0, 1, (1.0,) * 5),), (Choice(2, (2, 3), 1),))
-
-
-def settings(steps: int, **changes: object) -> TrainSettings:
-    fields = {"steps": steps, "learning_rate": 3e-3, "warmup": 5, "threads": 1, "checkpoint_every": 5}
-    return TrainSettings.model_validate(fields | {"validate_every": 10} | changes)
+from tests.foundation.runs import Copying, settings
 
 
 def trainer(encoder: TextEncoder, folder: Path, chosen: TrainSettings) -> Trainer:
@@ -74,7 +59,7 @@ def test_a_resumed_run_equals_an_unbroken_one(tiny_encoder: TextEncoder, tmp_pat
     assert resumed.step == 10
     resumed.fit(Copying(), watcher([], []))
     for ours, theirs in zip(resumed.ranker.parameters(), whole.ranker.parameters(), strict=True):
-        assert torch.allclose(ours, theirs, atol=1e-6)
+        assert torch.equal(ours, theirs)
 
 
 def test_the_best_is_kept_beside_the_last(tiny_encoder: TextEncoder, tmp_path: Path) -> None:
@@ -109,7 +94,7 @@ def test_numbers_that_run_away_stop_the_run(tiny_encoder: TextEncoder, tmp_path:
         if report.step == 7:
             next(run.ranker.parameters()).data.fill_(float("nan"))
 
-    with pytest.raises(TrainingError, match="step 8: the gradient is no number"):
+    with pytest.raises(TrainingError, match="step 8: the loss is no number"):
         run.fit(Copying(), Watcher(spoil, lambda *_: None, lambda _: 0.0))
     assert Trainer.resume(settings(20), tmp_path).step == 5
 
@@ -165,6 +150,31 @@ def test_the_balance_loss_is_least_when_experts_are_used_alike(tiny_encoder: Tex
     tree = TokenTree((TokenNode(tuple(range(10, 60)), answers=(3, 4)),))
     with RouterTap(ranker) as routed:
         ranker(pack([tree]))
-    top_k = ranker.lm.config.num_experts_per_tok
-    assert len(routed.logits) == 2
-    assert float(routed.balance().detach()) >= top_k - 1e-3
+    top_k, load_ME = ranker.lm.config.num_experts_per_tok, routed.load()
+    assert load_ME.shape == (2, 4)
+    assert load_ME.sum(dim=1).tolist() == [tree.size * top_k] * 2
+    found = float(routed.balance(load_ME, tree.size).detach())
+    assert found >= top_k - 1e-3
+    assert found == pytest.approx(float(load_balancing_loss_func(tuple(routed.logits), 4, top_k).detach()), abs=1e-6)
+
+
+def test_every_setting_and_every_figure_is_explained(tiny_encoder: TextEncoder, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    reports: list[StepReport] = []
+    trainer(tiny_encoder, tmp_path, settings(1)).fit(Copying(), watcher(reports, []))
+    shown = {name for name in figures(reports[0]) if name not in Losses._fields}
+    assert not [name for name in TrainSettings.model_fields.keys() | shown if f"`{name}`" not in page]
+
+
+def test_more_parts_than_trees_are_refused() -> None:
+    with pytest.raises(ValidationError, match="accumulate is larger than trees_per_step"):
+        settings(1, trees_per_step=2, accumulate=3)
+
+
+def test_weights_of_losses_count_each_loss_that_has_one() -> None:
+    found = Losses(*(torch.tensor(float(10**place)) for place, _ in enumerate(Losses._fields)))
+    chosen = LossWeights(listwise=2.0, pointwise=3.0, choice=4.0)
+    others = LossWeights(listwise=0.0, pointwise=0.0, choice=0.0)
+    assert float(weighted(found, chosen) - weighted(found, others)) == pytest.approx(
+        2.0 * float(found.listwise) + 3.0 * float(found.pointwise) + 4.0 * float(found.choice)
+    )
