@@ -13,6 +13,7 @@ from typer.exceptions import TyperException
 
 from prompts.errors import PrismrankError
 from serve.commands.bench import app as bench
+from serve.commands.calibrate import calibrate
 from serve.commands.demo import demo
 from serve.commands.evaluate import evaluate
 from serve.commands.importing import import_ledger
@@ -52,6 +53,7 @@ app.command("demo")(demo)
 app.command("import")(import_ledger)
 app.command("train")(train)
 app.command("evaluate")(evaluate)
+app.command("calibrate")(calibrate)
 app.command("serve")(serve)
 app.add_typer(surface, name="surface")
 app.add_typer(model, name="model")

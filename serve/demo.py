@@ -21,7 +21,7 @@ from rich.table import Table
 
 from foundation.engine.base import Engine
 from foundation.wheels import cache_folder
-from serve.commands.parts import SHIPPED_MODEL, open_engine, progress_bar
+from serve.commands.parts import SHIPPED_MODEL, open_calibrations, open_engine, progress_bar
 from serve.server import bind, serving
 from serve.services import Services
 from surfaces.evaluation.foundation import FoundationMethod
@@ -94,7 +94,9 @@ def run(model: str, port: int) -> None:
     with bind("127.0.0.1", port) as bound, _movielens(console) as ledger:
         with console.status("loading the model …") as status:
             engine = open_engine(model)
-            services = Services.open(ledger, engine, Registry.shipped(), lambda step: status.update(f"{step} …"))
+            services = Services.open(
+                ledger, engine, Registry.shipped(), lambda step: status.update(f"{step} …"), open_calibrations(model)
+            )
         with serving(services, bound) as url:
             stage = Stage(console, services, url)
             _wait_until_ready(stage)

@@ -122,12 +122,14 @@ def read(scored: Scored, prompt: Prompt, shortlist: Shortlist, surface: ServedSu
         scored.scores.likelihood,
         similarity_L=surface.retrieval.similarity(shortlist.visit, [item.item_id for item in listed]),
         attributes=attributes,
+        calibration=surface.calibration,
     )
     if not scored.back:
         return forward
     theirs = np.concatenate([np.reshape(scores.logp, (1, len(spec.answers))) for scores in scored.back])
     likely = np.concatenate([scores.likelihood for scores in scored.back])
-    return mutual(spec, forward, read_heads(spec, theirs, likely).values, prompt.sides.places, attributes)
+    back = read_heads(spec, theirs, likely, calibration=surface.calibration)
+    return mutual(spec, forward, back.values, prompt.sides.places, attributes)
 
 
 def explain(prompt: Prompt, shortlist: Shortlist, slate: list[RankedItem]) -> Explanation:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from foundation.engine.base import Engine
 from prompts.verbalize import TrunkForm
+from surfaces.calibrated import CalibratedSurface
 from surfaces.ledger.store import Ledger
 from surfaces.policies.base import Entry, Policy, PolicyKind
 from surfaces.registry import Declared
@@ -28,7 +29,10 @@ class Ordered(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ServedSurface:
-    """A surface whose sources are fitted to the ledger; `text` is the file that declares it."""
+    """A surface whose sources are fitted to the ledger; `text` is the file that declares it.
+
+    `calibration` belongs to the weights of the engine that the surface was made ready for; None: it has none.
+    """
 
     spec: SurfaceSpec
     form: TrunkForm
@@ -37,6 +41,7 @@ class ServedSurface:
     policies: Sequence[Ordered]
     text: str
     router: Router
+    calibration: CalibratedSurface | None = None
 
     @property
     def brought(self) -> list[str]:
@@ -58,7 +63,11 @@ class ServedSurface:
 
 
 def make_ready(
-    declared: Declared, ledger: Ledger, engine: Engine, interactions: Interactions | None = None
+    declared: Declared,
+    ledger: Ledger,
+    engine: Engine,
+    interactions: Interactions | None = None,
+    calibration: CalibratedSurface | None = None,
 ) -> ServedSurface:
     """The surface with everything that it needs fitted to the ledger as it is now.
 
@@ -70,4 +79,4 @@ def make_ready(
     retrieval = fit_sources(materials)
     policies = [Ordered(kind, kind.build(materials)) for kind in spec.policies]
     router = Router.of(spec, retrieval, data.clock)
-    return ServedSurface(spec, declared.form, declared.version, retrieval, policies, declared.text, router)
+    return ServedSurface(spec, declared.form, declared.version, retrieval, policies, declared.text, router, calibration)

@@ -20,6 +20,7 @@ from serve.experiments import Traffic
 from serve.health import Health
 from serve.served import ServedSurface, make_ready
 from serve.workers import Workers
+from surfaces.calibrated import Calibrations
 from surfaces.ledger.records import quoted
 from surfaces.ledger.store import Ledger
 from surfaces.registry import Declared, Registry, shipped_folder
@@ -37,8 +38,17 @@ Refuse = Callable[[str, PrismrankError], None]
 class Services:
     """Everything that a request needs, made once. Use it inside `async with services.running():`."""
 
-    def __init__(self, ledger: Ledger, engine: Engine, registry: Registry, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        engine: Engine,
+        registry: Registry,
+        limits: Limits | None = None,
+        calibrations: Calibrations | None = None,
+    ) -> None:
+        """`calibrations` are those of the engine's weights."""
         self.ledger, self.engine, self.registry = ledger, engine, registry
+        self.calibrations = calibrations
         self.batcher = Batcher(engine, limits or Limits())
         self.health = Health(self.batcher, engine)
         self.retrieval = Workers("retrieval", threads=4, room=256)
@@ -48,13 +58,21 @@ class Services:
         self._changing = RLock()
 
     @classmethod
-    def open(cls, ledger: Ledger, engine: Engine, registry: Registry, progress: Progress | None = None) -> Services:
+    def open(
+        cls,
+        ledger: Ledger,
+        engine: Engine,
+        registry: Registry,
+        progress: Progress | None = None,
+        calibrations: Calibrations | None = None,
+    ) -> Services:
         """Services whose every surface is ready.
 
         A surface that comes with the package is left out, with a warning, where this model or ledger cannot serve it.
-        Raises SpecError for another one's answers that the model cannot tell apart, ConfigError for what cannot be had.
+        Raises SpecError for another one's answers that the model cannot tell apart, ConfigError for what cannot be had,
+        CheckpointError for a calibration that speaks of other heads.
         """
-        services = cls(ledger, engine, registry)
+        services = cls(ledger, engine, registry, calibrations=calibrations)
         shipped = str(shipped_folder())
 
         def refuse(name: str, error: PrismrankError) -> None:
@@ -142,7 +160,8 @@ class Services:
     def ready(self, declared: Declared) -> ServedSurface:
         """A surface with its sources fitted to the ledger, not yet served."""
         check_answers(declared.spec, self._first_token)
-        return make_ready(declared, self.ledger, self.engine)
+        calibration = self.calibrations.of(declared.spec, declared.version) if self.calibrations else None
+        return make_ready(declared, self.ledger, self.engine, calibration=calibration)
 
     def _first_token(self, word: str) -> tuple[int, ...]:
         """Where the engine reads the answer `word`."""

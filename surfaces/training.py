@@ -25,6 +25,7 @@ from foundation.engine.heap import keep_freed_memory
 from foundation.engine.torch import TorchEngine
 from foundation.tokenizer import TextEncoder
 from foundation.training import checkpoint
+from foundation.training.distributed import Processes, joined
 from foundation.training.progress import TrainingProgress
 from foundation.training.settings import TrainSettings
 from foundation.training.trainer import Trainer, Watcher
@@ -86,8 +87,9 @@ class TrainConfig(BaseModel):
     def load(cls, name: str | Path) -> TrainConfig:
         """From a shipped name ("movies") or a path. Raises ConfigError."""
         path = find_config("train", name)
+        content = read_yaml(path)
         try:
-            config = cls.model_validate(read_yaml(path))
+            config = cls.model_validate(content)
             check_surfaces(config.data)
         except ValidationError as error:
             raise ConfigError(explain(path, error)) from None
@@ -138,7 +140,7 @@ def run(name: str | Path, *, fresh: bool = False) -> Path:
     keep_freed_memory()
     config = TrainConfig.load(name)
     registry = Registry.load([shipped_folder(), *config.surfaces])
-    with opened(config.data, config.out) as ledgers:
+    with joined() as group, opened(config.data, config.out) as ledgers:
         taught = [each for spec, ledger in zip(config.data, ledgers, strict=True)
                   for each in _taught(config, registry, spec, ledger)]  # fmt: skip
         trainer = prepared(config, taught, fresh=fresh)
@@ -154,7 +156,7 @@ def run(name: str | Path, *, fresh: bool = False) -> Path:
                 return _mean([found[f"{name}_{NDCG}"] for name in best])
 
             trainer.fit(mix, Watcher(progress.step, progress.validation, validate))
-    return release(config.out)
+    return release(config.out) if group.first else config.out / RELEASE
 
 
 def _taught(config: TrainConfig, registry: Registry, spec: DataSpec, ledger: Ledger) -> Iterator[Taught]:
@@ -195,11 +197,11 @@ def release(out: Path) -> Path:
 
 def prepared(config: TrainConfig, taught: Sequence[Taught], *, fresh: bool) -> Trainer:
     """A trainer: resumed from the run's last checkpoint, started from a model folder, or new."""
-    if fresh:
-        for name in (checkpoint.LAST, checkpoint.BEST, RELEASE):
-            shutil.rmtree(config.out / name, ignore_errors=True)
-        (config.out / CONFIG_FILE).unlink(missing_ok=True)
-    _check_same(config)
+    group = Processes.here()
+    with group.in_turn():
+        if fresh and group.first:
+            _forget(config.out)
+        _check_same(config)
     if checkpoint.exists(config.out / checkpoint.LAST):
         return Trainer.resume(config.training, config.out)
     if Path(config.model).is_dir():
@@ -213,11 +215,17 @@ def prepared(config: TrainConfig, taught: Sequence[Taught], *, fresh: bool) -> T
     return Trainer(ranker, encoder, config.training, config.out)
 
 
+def _forget(out: Path) -> None:
+    for name in (checkpoint.LAST, checkpoint.BEST, RELEASE):
+        shutil.rmtree(out / name, ignore_errors=True)
+    (out / CONFIG_FILE).unlink(missing_ok=True)
+
+
 def _check_same(config: TrainConfig) -> None:
     """A run goes on only as it began: other data or another seed would mix what is held out with what is learned."""
     told = config.model_dump(mode="json")
     path = config.out / CONFIG_FILE
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != told:
+    if path.is_file() and TrainConfig.model_validate_json(path.read_text(encoding="utf-8")) != config:
         raise ConfigError(f"{config.out} holds a run of another configuration: use --fresh, or name another 'out'")
     config.out.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(told, indent=1), encoding="utf-8")

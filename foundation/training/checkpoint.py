@@ -1,6 +1,7 @@
 """Checkpoints of a run: the model as a Hugging Face folder, the optimizer as safetensors, the state as JSON.
 
-A checkpoint is written beside its place and moved there whole, so one that exists is complete.
+A checkpoint is written beside its place, brought to the disk and moved there whole, so one that exists is complete,
+wherever a run was killed.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -16,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from foundation.model import Ranker, load
 from foundation.tokenizer import TextEncoder
+from foundation.training.distributed import share_like
 from prompts.errors import CheckpointError
 
 LAST, BEST = "last", "best"
@@ -24,28 +27,28 @@ OPTIMIZER_FILE = "optimizer.state"
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 State = dict[str, float | int | str | None]
+Moments = dict[str, torch.Tensor]
 
 
-def save(folder: Path, ranker: Ranker, encoder: TextEncoder, optimizer: torch.optim.Optimizer, state: State) -> None:
+def save(folder: Path, ranker: Ranker, encoder: TextEncoder, moments: Moments, state: State) -> None:
     """Replaces `folder` by the run's state at this moment."""
-    fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(fresh, ignore_errors=True)
+    _recover(folder)
+    fresh, old = _beside(folder, "new"), _beside(folder, "old")
     ranker.save(fresh, encoder)
-    save_file(_flat(ranker, optimizer), fresh / OPTIMIZER_FILE)
+    save_file({name: moment.contiguous() for name, moment in moments.items()}, fresh / OPTIMIZER_FILE)
     (fresh / "run.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
-    old = folder.with_name(f".{folder.name}.old")
+    _to_disk(*fresh.iterdir(), fresh)
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.rename(old)
     fresh.rename(folder)
+    _to_disk(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def restore(folder: Path) -> tuple[Ranker, TextEncoder, dict[str, torch.Tensor], State]:
+def restore(folder: Path) -> tuple[Ranker, TextEncoder, Moments, State]:
     """What `save` wrote; where a save was killed between two renames, what was there before. Raises CheckpointError."""
-    old = folder.with_name(f".{folder.name}.old")
-    if not folder.exists() and old.is_dir():
-        old.rename(folder)
+    _recover(folder)
     ranker, encoder = load(folder)
     try:
         state: State = json.loads((folder / "run.json").read_text(encoding="utf-8"))
@@ -59,21 +62,40 @@ def restore(folder: Path) -> tuple[Ranker, TextEncoder, dict[str, torch.Tensor],
 
 def exists(folder: Path) -> bool:
     """Whether there is something to resume from."""
-    return folder.is_dir() or folder.with_name(f".{folder.name}.old").is_dir()
+    return folder.is_dir() or _beside(folder, "old").is_dir()
 
 
-def load_moments(ranker: Ranker, optimizer: torch.optim.Optimizer, moments: dict[str, torch.Tensor]) -> None:
+def moments_of(ranker: Ranker, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, torch.Tensor]]:
+    """An optimizer's moments by their parameters' names."""
+    for name, parameter in ranker.named_parameters():
+        found = optimizer.state.get(parameter, {})
+        yield from ((f"{name}:{key}", torch.as_tensor(found[key])) for key in _MOMENTS if key in found)
+
+
+def load_moments(ranker: Ranker, optimizer: torch.optim.Optimizer, moments: Moments) -> None:
     """Puts saved moments into a new optimizer over the same parameters."""
     for name, parameter in ranker.named_parameters():
         found = {key: moments[f"{name}:{key}"] for key in _MOMENTS if f"{name}:{key}" in moments}
         if found:
-            optimizer.state[parameter] = found
+            optimizer.state[parameter] = {key: share_like(moment, parameter) for key, moment in found.items()}
 
 
-def _flat(ranker: Ranker, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    return {
-        f"{name}:{key}": torch.as_tensor(optimizer.state[parameter][key]).contiguous()
-        for name, parameter in ranker.named_parameters()
-        for key in _MOMENTS
-        if key in optimizer.state.get(parameter, {})
-    }
+def _beside(folder: Path, what: str) -> Path:
+    return folder.with_name(f".{folder.name}.{what}")
+
+
+def _recover(folder: Path) -> None:
+    """Between its two renames a save leaves no `folder`; then what was there before is put back."""
+    old = _beside(folder, "old")
+    if not folder.exists() and old.is_dir():
+        old.rename(folder)
+
+
+def _to_disk(*paths: Path) -> None:
+    """Waits until files and folders would outlast a loss of power."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

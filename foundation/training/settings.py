@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class LossWeights(BaseModel):
@@ -26,16 +28,27 @@ class TrainSettings(BaseModel):
 
     steps: int = Field(ge=1)
     trees_per_step: int = Field(4, ge=1, le=4096)
+    accumulate: int = Field(1, ge=1, description="Parts that a step's trees are learned from in, one after another.")
     learning_rate: float = Field(1e-3, gt=0, le=1)
     warmup: int = Field(50, ge=0)
     weight_decay: float = Field(0.01, ge=0)
     clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
     vector_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on compressed texts.")
+    gradient_checkpointing: bool = Field(False, description="Compute layers again in the backward: time for memory.")
+    strategy: Literal["ddp", "fsdp"] = Field(
+        "ddp", description="Of several processes, each holds the whole model (ddp) or its share of it (fsdp)."
+    )
     seed: int = 0
-    threads: int = Field(2, ge=1, le=256)
+    threads: int = Field(2, ge=1, le=256, description="Of each process.")
     validate_every: int = Field(500, ge=1)
     checkpoint_every: int = Field(250, ge=1)
     loss: LossWeights = LossWeights()
+
+    @model_validator(mode="after")
+    def _parts_hold_trees(self) -> TrainSettings:
+        if self.accumulate > self.trees_per_step:
+            raise ValueError("accumulate is larger than trees_per_step: a part holds one tree at least")
+        return self
 
     def rate(self, step: int) -> float:
         """Learning rate of a step: linear warm-up, then linear to zero."""

@@ -16,6 +16,7 @@ from serve.commands.parts import (
     JsonFile,
     LedgerUrl,
     SurfaceFolder,
+    open_calibrations,
     open_engine,
     open_ledger,
     open_registry,
@@ -100,6 +101,7 @@ def evaluate(
         suite = Suite(
             asked, open_registry(surfaces), opened, engine, out,
             _stepping(progress), lambda line: stderr.print(escape(line), highlight=False),
+            None if engine is None else open_calibrations(model),
         )  # fmt: skip
         report = suite.run()
     _tell(report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,6 +15,7 @@ from rich.progress import Progress
 
 if TYPE_CHECKING:
     from foundation.engine.base import Engine
+    from surfaces.calibrated import Calibrations
     from surfaces.ledger.store import Ledger
     from surfaces.registry import Registry
 
@@ -67,6 +69,14 @@ def open_engine(model: str, **changes: Any) -> Engine:
     from foundation.engine.torch import SERVING, TorchEngine
 
     return TorchEngine.load(model_folder(model), replace(SERVING, **changes))
+
+
+def open_calibrations(model: str) -> Calibrations | None:
+    """What was fitted for a model's weights, which are only read where its folder has any. Raises CheckpointError."""
+    from surfaces.calibrated import FILE, Calibrations
+
+    folder = model_folder(model)
+    return Calibrations.load(folder) if os.path.lexists(folder / FILE) else None
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from serve.commands.parts import (
     LedgerUrl,
     ModelFolder,
     SurfaceFolder,
+    open_calibrations,
     open_engine,
     open_ledger,
     open_registry,
@@ -40,7 +41,7 @@ def serve(
             registry = open_registry(surfaces)
             step("loading the model")
             engine = open_engine(model, cache_bytes=cache_mb << 20, precision=precision)
-            services = Services.open(opened, engine, registry, step)
+            services = Services.open(opened, engine, registry, step, open_calibrations(model))
         if opened.note:
             typer.echo(f"the ledger: {opened.note}", err=True)
         typer.echo(f"prismrank serves at {server.address(bound)}; Ctrl-C ends it", err=True)

@@ -10,6 +10,7 @@ import numpy as np
 from foundation.engine.base import Engine
 from prompts.tree import PromptTree
 from prompts.verbalize import TrunkForm
+from surfaces.calibrated import CalibratedSurface
 from surfaces.compose import Composer
 from surfaces.evaluation.method import Judged
 from surfaces.happenings import attributes_of, readable
@@ -24,7 +25,8 @@ from surfaces.visit import Visit
 class FoundationMethod:
     """Scores by utility. The evidence in its leaves comes from sources fitted to `train` alone.
 
-    Without `evidence` it is the method `zero_shot`: the model reads the texts, and nothing that other members did.
+    Without `evidence` it is the method `zero_shot`: the model reads the texts, and nothing that other members did. The
+    `calibration` was fitted to leaves with evidence, so that method leaves it aside.
     """
 
     def __init__(
@@ -36,10 +38,12 @@ class FoundationMethod:
         train: Interactions,
         *,
         evidence: bool = True,
+        calibration: CalibratedSurface | None = None,
     ) -> None:
         self.name, self.learned = ("foundation" if evidence else "zero_shot"), (train,)
         self.spec = spec if evidence else spec.model_copy(update={"evidence": ()})
         self.form, self._engine = form, engine
+        self._calibration = calibration if evidence else None
         materials = Materials(self.spec, train, ledger, engine)
         retrieval = evidence_only(materials)
         if spec.reads_vectors:
@@ -63,6 +67,7 @@ class FoundationMethod:
             scored.likelihood,
             similarity_L=self._composer.retrieval.similarity(visit, items),
             attributes=[attributes_of(known[item_id]) for item_id in items],
+            calibration=self._calibration,
         )
         heads = {head.name: reading.values[head.name] for head in self.spec.heads if head.probability}
         return Judged(reading.utility, heads, tree.size)

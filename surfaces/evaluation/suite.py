@@ -20,6 +20,7 @@ from foundation.engine.base import Engine
 from prompts.errors import ConfigError, LedgerError, PrismrankError
 from prompts.suggest import suggest
 from prompts.verbalize import TrunkForm
+from surfaces.calibrated import CalibratedSurface, Calibrations
 from surfaces.evaluation import fusion, leaks, lists, protocols
 from surfaces.evaluation.coverage import Coverage, coverage
 from surfaces.evaluation.foundation import FoundationMethod
@@ -80,7 +81,10 @@ def names(*, model: bool) -> list[str]:
 
 @dataclass(frozen=True)
 class Suite:
-    """One evaluation, ready to run. Without an engine the methods that need a model are not to be had."""
+    """One evaluation, ready to run. Without an engine the methods that need a model are not to be had.
+
+    `calibrations` are those of the engine's weights.
+    """
 
     asked: Asked
     registry: Registry
@@ -89,6 +93,7 @@ class Suite:
     folder: Path | None = None
     step: Step = lambda *_: None
     tell: Tell = lambda _: None
+    calibrations: Calibrations | None = None
 
     @cached_property
     def spec(self) -> SurfaceSpec:
@@ -254,7 +259,15 @@ class Suite:
         asked = {"foundation": True, **({"zero_shot": False} if "zero_shot" in self.wanted else {})}
         return {
             name: Remembered(
-                FoundationMethod(self.spec, self._form, self.ledger, self.engine, split.train, evidence=evidence)
+                FoundationMethod(
+                    self.spec,
+                    self._form,
+                    self.ledger,
+                    self.engine,
+                    split.train,
+                    evidence=evidence,
+                    calibration=self._calibration,
+                )
             )
             for name, evidence in asked.items()
         }
@@ -326,6 +339,11 @@ class Suite:
     def _coverage(self) -> Coverage:
         return coverage(self.split, self._retrieval, self.ledger, progress=self._stepping("coverage"))
 
+    @cached_property
+    def _calibration(self) -> CalibratedSurface | None:
+        """What a server would make of the model's answers, too."""
+        return self.calibrations.of(self.spec, self._surface_version) if self.calibrations else None
+
     @property
     def _form(self) -> TrunkForm:
         return self.registry.trunk(self.spec.trunk)
@@ -351,7 +369,7 @@ class Suite:
     @cached_property
     def _basis(self) -> str:
         """What every result depends on, beside the split: the programme, the surface, all texts of the ledger."""
-        told = hashlib.sha256(f"{self._code} {self._surface_version}".encode())
+        told = hashlib.sha256(f"{self._code} {self._surface_version} {self._calibration!r}".encode())
         for row in (*self.ledger.all_items(), *self.ledger.all_members()):
             told.update(json.dumps(row, sort_keys=True).encode())
         return told.hexdigest()[:16]
@@ -377,6 +395,7 @@ class Suite:
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "model": self._model_version,
             "surface_version": self._surface_version,
+            "calibrated": self._calibration is not None,
             "budget": self.asked.budget,
             "machine": machine(),
         }

@@ -9,6 +9,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from foundation.training.distributed import Processes
 from prompts.errors import ConfigError
 from surfaces.ledger.store import Ledger
 from surfaces.ledger.tables import import_tables
@@ -55,10 +56,11 @@ def _opened(spec: DataSpec, folder: Path) -> Iterator[Ledger]:
             yield ledger
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with Ledger.open(f"sqlite:///{folder / spec.name}.sqlite") as ledger:
+    with Processes.here().in_turn():
+        ledger = Ledger.open(f"sqlite:///{folder / spec.name}.sqlite")
         if not ledger.counts().events:
-            tables = load_movielens() if spec.dataset else Network(spec.members, spec.seed).tables()
-            import_tables(tables, ledger)
+            import_tables(load_movielens() if spec.dataset else Network(spec.members, spec.seed).tables(), ledger)
+    with ledger:
         yield ledger
 
 

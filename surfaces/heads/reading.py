@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from surfaces.calibrated import CalibratedSurface
 from surfaces.heads.base import NONE, Answers, Array
 from surfaces.spec import SurfaceSpec
 
@@ -35,11 +36,13 @@ def read_heads(
     *,
     similarity_L: npt.ArrayLike | None = None,
     attributes: Sequence[Mapping[str, object]] | None = None,
+    calibration: CalibratedSurface | None = None,
 ) -> HeadReading:
     """Values from log-probabilities whose columns are `spec.answers`; utility is their weighted sum.
 
     `likelihood_L` is read by a likelihood head, `similarity_L` by an embedding head, the candidates' `attributes` by
-    heads with `times`. Raises ValueError when shapes are not those of the surface's heads.
+    heads with `times`. `calibration` is what was fitted to the surface, for these very weights. Raises ValueError when
+    shapes are not those of the surface's heads.
     """
     table_LA, likely_L = np.asarray(logp_LA, dtype=np.float64), np.asarray(likelihood_L, dtype=np.float64)
     if table_LA.ndim != 2 or table_LA.shape[1] != len(spec.answers):
@@ -53,8 +56,14 @@ def read_heads(
         likely_L if spec.likelihood else np.full(leaves, np.nan),
         np.full(leaves, np.nan) if similarity_L is None else np.asarray(similarity_L, dtype=np.float64),
     )
-    values = {head.name: head.value(answers) if leaves else np.zeros(0) for head in spec.heads}
+    values = _values(spec, answers, calibration) if leaves else {head.name: np.zeros(0) for head in spec.heads}
     return HeadReading(values, utility(spec, values, attributes or [{}] * leaves))
+
+
+def _values(spec: SurfaceSpec, answers: Answers, calibration: CalibratedSurface | None) -> dict[str, Array]:
+    if calibration is not None:
+        return calibration.values(spec.heads, answers)
+    return {head.name: head.value(answers) for head in spec.heads}
 
 
 def utility(spec: SurfaceSpec, values: Mapping[str, Array], attributes: Sequence[Mapping[str, object]]) -> Array:

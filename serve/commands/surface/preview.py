@@ -16,6 +16,7 @@ from serve.commands.parts import (
     LedgerUrl,
     ModelFolder,
     SurfaceFolder,
+    open_calibrations,
     open_engine,
     open_ledger,
     open_registry,
@@ -49,7 +50,7 @@ def preview(
     with open_ledger(ledger) as opened:
         opened.member(member)  # said before the model is loaded
         with steps("loading the model") as step:
-            services = Services(opened, open_engine(model), registry)
+            services = Services(opened, open_engine(model), registry, calibrations=open_calibrations(model))
             step(f"fitting the sources of '{name}'")
             ready = services.prepare(name)
             step("ranking")

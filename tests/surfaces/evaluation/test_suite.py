@@ -14,6 +14,7 @@ from rich.console import Console
 
 from foundation.engine.torch import TorchEngine
 from prompts.errors import ConfigError, LedgerError
+from surfaces.calibrated import CalibratedSurface, Calibrations, HeadFigures, Line
 from surfaces.evaluation import recommend
 from surfaces.evaluation.lists import read_lists
 from surfaces.evaluation.method import Visits
@@ -307,3 +308,25 @@ def test_the_cost_is_told_before(network: Ledger, tiny_engine: TorchEngine) -> N
     assert "5 rankings of" in told[0]
     assert "up to 1 tries each on validation for popular" in told[0]
     assert "candidates a second: about" in told[1]
+
+
+def test_an_evaluation_reads_the_model_as_it_is_served(
+    network: Ledger, tiny_engine: TorchEngine, tmp_path: Path
+) -> None:
+    """Calibrated heads hold among given lists; results of before are not taken up."""
+    version = Registry.shipped().declared("people").version
+    found = CalibratedSurface(
+        version=version, fitted_on="impressions", members=1, rankings=1, answers=1,
+        heads={
+            "connect": HeadFigures(
+                map=Line(slope=0.5, intercept=-4.0), rate=0.1, ece_before=0.2, ece_after=0.01
+            )
+        },
+    )  # fmt: skip
+    asked = suite(network, tiny_engine, tmp_path, surface="people", against=("random",), members=20)
+    raw = asked.run()
+    told = replace(asked, calibrations=Calibrations(model="0" * 12).plus("people", found)).run()
+    assert (raw.told["calibrated"], told.told["calibrated"]) == (False, True)
+    said, same = (each.results["foundation"].answered("connect")[0] for each in (raw, told))
+    np.testing.assert_allclose(same, found.heads["connect"].map(said.astype(np.float64)), rtol=1e-3)  # type: ignore[misc]
+    np.testing.assert_array_equal(told.results["foundation"].tops_MK, raw.results["foundation"].tops_MK)
