@@ -22,6 +22,7 @@ from foundation.training.labels import (
     Graded,
     LabelledTree,
     Listwise,
+    Losses,
     Pair,
     contrast_loss,
     graded_loss,
