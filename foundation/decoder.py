@@ -23,10 +23,13 @@ from transformers import PreTrainedModel
 
 from foundation.attention.merge import Plan, merged_attention
 from foundation.attention.registry import Asked, Hear
+from foundation.lowrank import UNADAPTED, Adapted, Target
 from foundation.product import Make, Plain, Product, UnknownArchitectureError, joined
 
 BLOCK = 1024
 """Rows of a feed-forward at a time."""
+QKV: tuple[Target, ...] = ("q_proj", "k_proj", "v_proj")
+OUT: tuple[Target, ...] = ("o_proj",)
 FEW = 0.25
 """The last layer is cut down to the rows that are read when they are at most this share."""
 
@@ -108,6 +111,7 @@ def _gated(gate_up: torch.Tensor, act: Act) -> torch.Tensor:
 class Layer:
     """One layer; `heads` are those of queries and of keys, `head` the size of one."""
 
+    number: int
     heads: tuple[int, int]
     head: int
     asked: Asked
@@ -122,22 +126,30 @@ class Layer:
     inner: Dense | Mixture
     end_norm: Norm | None
 
-    def split(self, x_ND: torch.Tensor, turn: tuple[torch.Tensor, torch.Tensor]) -> list[torch.Tensor]:
+    def split(
+        self, x_ND: torch.Tensor, turn: tuple[torch.Tensor, torch.Tensor], adapted: Adapted
+    ) -> list[torch.Tensor]:
         """Queries, keys and values [N, heads, E], turned by their positions."""
         n_heads, n_keys = self.heads
-        qkv = self.qkv(self.norm(x_ND)).view(len(x_ND), n_heads + 2 * n_keys, self.head)
+        normed = self.norm(x_ND)
+        found = self.qkv(normed)
+        adapted.add_to(found, normed, self.number, QKV, [each * self.head for each in (n_heads, n_keys, n_keys)])
+        qkv = found.view(len(x_ND), n_heads + 2 * n_keys, self.head)
         if self.q_norm and self.k_norm:
             qkv[:, :n_heads] = self.q_norm(qkv[:, :n_heads])
             qkv[:, n_heads:-n_keys] = self.k_norm(qkv[:, n_heads:-n_keys])
         _turn(qkv[:, :-n_keys], *turn)
         return list(torch.split(qkv, [n_heads, n_keys, n_keys], dim=1))
 
-    def rest(self, x_ND: torch.Tensor, attended: torch.Tensor) -> None:
+    def rest(self, x_ND: torch.Tensor, attended: torch.Tensor, adapted: Adapted) -> None:
         """Adds what was attended to, and then the feed-forward, to the residual stream, in place."""
         if self.attention_norm:
-            x_ND += self.attention_norm(self.out(attended))
+            out = self.out(attended)
+            adapted.add_to(out, attended, self.number, OUT, out.shape[1:])
+            x_ND += self.attention_norm(out)
         else:
             self.out.add_to(x_ND, attended)
+            adapted.add_to(x_ND, attended, self.number, OUT, x_ND.shape[1:])
         normed = self.inner_norm(x_ND)
         if self.end_norm:
             found = torch.zeros_like(x_ND)
@@ -165,7 +177,8 @@ class Decoder:
             raise UnknownArchitectureError(type(base).__name__)
         self._turns = base.rotary_emb
         self._kinds = "layer_type" in inspect.signature(base.rotary_emb.forward).parameters
-        self._layers = [_layer(module, each, make) for module, each in zip(base.layers, asked, strict=True)]
+        layers = enumerate(zip(base.layers, asked, strict=True))
+        self._layers = [_layer(number, module, each, make) for number, (module, each) in layers]
         self._norm = Norm.of(base.norm)
 
     @property
@@ -174,18 +187,20 @@ class Decoder:
         return len(self._layers)
 
     def hidden(
-        self, x_ND: torch.Tensor, positions: torch.Tensor, plan: Plan, rows: torch.Tensor, hear: Hear
-    ) -> torch.Tensor:
+        self, x_ND: torch.Tensor, positions: torch.Tensor, plan: Plan, rows: torch.Tensor, hear: Hear,
+        adapted: Adapted = UNADAPTED,
+    ) -> torch.Tensor:  # fmt: skip
         """Last hidden states [R, D] of `rows`, which rise. `x_ND` is overwritten."""
         turns = {kind: self._turn(x_ND, positions, kind) for kind in {layer.kind for layer in self._layers}}
-        for number, layer in enumerate(self._layers):
-            q, k, v = layer.split(x_ND, turns[layer.kind])
-            remembered = hear(number, layer.asked, k, v)
-            if number == self.layers - 1 and len(rows) <= FEW * len(x_ND):
-                plan, q, x_ND = plan.only(rows.cpu().numpy()), q[rows], x_ND[rows]
+        for layer in self._layers:
+            q, k, v = layer.split(x_ND, turns[layer.kind], adapted)
+            remembered = hear(layer.number, layer.asked, k, v)
+            if layer.number == self.layers - 1 and len(rows) <= FEW * len(x_ND):
+                few = rows.cpu().numpy()
+                plan, adapted, q, x_ND = plan.only(few), adapted.only(few), q[rows], x_ND[rows]
                 rows = torch.arange(len(rows), device=rows.device)
             out, _ = merged_attention(q, k, v, plan.parts(layer.asked.window), layer.asked.scale, remembered)
-            layer.rest(x_ND, out.flatten(1))
+            layer.rest(x_ND, out.flatten(1), adapted)
         return self._norm(x_ND[rows])
 
     def _turn(self, x_ND: torch.Tensor, positions: torch.Tensor, kind: str | None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -203,7 +218,7 @@ _KNOWN = {
 }  # fmt: skip
 
 
-def _layer(module: Any, asked: Asked, make: Make) -> Layer:
+def _layer(number: int, module: Any, asked: Asked, make: Make) -> Layer:
     children = dict(module.named_children())
     four = "pre_feedforward_layernorm" in children
     if not children.keys() <= _KNOWN or len(children) != (6 if four else 4):
@@ -216,6 +231,7 @@ def _layer(module: Any, asked: Asked, make: Make) -> Layer:
         raise UnknownArchitectureError("norms over more than a head")
     after = Norm.of(module.post_attention_layernorm)
     return Layer(
+        number=number,
         heads=(sizes[0], sizes[1]),
         head=head,
         asked=asked,

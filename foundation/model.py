@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -29,6 +29,7 @@ from foundation.compressor import Compressor
 from foundation.config import ModelConfig
 from foundation.engine.base import Summed, Vector
 from foundation.engine.pack import Packed
+from foundation.lowrank import UNADAPTED, Adapted, Adapter
 from foundation.tokenizer import TextEncoder
 from prompts.errors import CheckpointError
 
@@ -37,13 +38,14 @@ Compress = Callable[[Sequence[tuple[int, ...]]], torch.Tensor]
 
 
 class Ranker(nn.Module):
-    """A decoder, read at its answers only."""
+    """A decoder, read at its answers only; `adapters` are those that are trained with it."""
 
     def __init__(self, lm: PreTrainedModel, compressor: Compressor | None = None) -> None:
         super().__init__()
         lm.set_attn_implementation(register())
         self.lm = lm
         self.compressor = compressor
+        self.adapters = nn.ModuleList()
 
     @property
     def device(self) -> torch.device:
@@ -65,20 +67,30 @@ class Ranker(nn.Module):
         """How many layers the decoder has."""
         return int(self.lm.config.num_hidden_layers)
 
+    @property
+    def attached(self) -> dict[str, Adapter]:
+        """Its adapters by name."""
+        return {adapter.name: adapter for adapter in cast(Iterable[Adapter], self.adapters)}
+
     def hidden(
-        self, x_ND: torch.Tensor, positions: torch.Tensor, plan: Plan, rows: torch.Tensor, hear: Hear | None = None
-    ) -> torch.Tensor:
+        self, x_ND: torch.Tensor, positions: torch.Tensor, plan: Plan, rows: torch.Tensor, hear: Hear | None = None,
+        adapted: Adapted = UNADAPTED,
+    ) -> torch.Tensor:  # fmt: skip
         """Last hidden states [R, D] of `rows`, by transformers' own forward; differentiable without `hear`."""
-        states = self.lm.base_model(
-            inputs_embeds=x_ND[None], position_ids=positions[None], tree_plan=plan, tree_hear=hear, use_cache=False
-        )
+        if adapted.groups and torch.is_grad_enabled():
+            x_ND.requires_grad_()  # attention is differentiable where its queries are, though keys alone may be adapted
+        with adapted.inside(self.lm):
+            states = self.lm.base_model(
+                inputs_embeds=x_ND[None], position_ids=positions[None], tree_plan=plan, tree_hear=hear, use_cache=False
+            )
         return cast(torch.Tensor, states.last_hidden_state[0, rows])
 
     def forward(self, packed: Packed, compress: Compress | None = None) -> torch.Tensor:
-        """Answer logits [L, A]; columns past a leaf's own answers are -inf."""
+        """Answer logits [L, A]; columns past a leaf's own answers are -inf. Raises TreeError for an unknown adapter."""
         x_ND = self.embed_slots(packed.slots, packed.vectors, compress)
         positions, rows = (torch.from_numpy(each).to(self.device) for each in (packed.positions, packed.rows))
-        return self.answer_logits(self.hidden(x_ND, positions, packed.plan, rows), packed.answers)
+        adapted = Adapted.of(packed.adapted, self.attached, self.device)
+        return self.answer_logits(self.hidden(x_ND, positions, packed.plan, rows, adapted=adapted), packed.answers)
 
     def answer_logits(self, hidden_LD: torch.Tensor, answers: Sequence[tuple[int, ...]]) -> torch.Tensor:
         """Logits [L, A] of each row's answers; columns past its own are -inf. Only these rows of the head are read."""

@@ -51,7 +51,7 @@ def tree_attention(
     asked = Asked(_agreed(options.get("sliding_window"), attention_mask), scaling or query.shape[-1] ** -0.5)
     remembered = tree_hear(int(getattr(module, "layer_idx", 0)), asked, k, v) if tree_hear else None
     parts = tree_plan.parts(asked.window)
-    if torch.is_grad_enabled() and q.requires_grad:
+    if torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v)):
         groups = q.shape[1] // k.shape[1]
         if groups > 1:
             k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -30,7 +30,7 @@ class TokenNode:
 
     `slots` are token ids; a negative slot -1-i stands for `vectors[i]`. `after` counts the parent's slots it sees.
     `answers` are the token ids read at the last slot; `likelihood` asks how much its trunk makes its tokens more
-    likely. A node that is asked anything is a leaf.
+    likely. A node that is asked anything is a leaf. `adapter` names whose update its slots get ("": the base's own).
     """
 
     slots: tuple[int, ...]
@@ -39,6 +39,7 @@ class TokenNode:
     answers: tuple[int, ...] = ()
     vectors: tuple[Vector, ...] = ()
     likelihood: bool = False
+    adapter: str = ""
 
     @property
     def asked(self) -> bool:
@@ -60,6 +61,10 @@ class TokenTree:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", sum(len(node.slots) for node in self.nodes))
+
+    def adapted(self, adapter: str) -> TokenTree:
+        """The tree with all but its root under one adapter: its trunk is the one that every adapter has."""
+        return replace(self, nodes=tuple(replace(n, adapter=adapter) if n.parent >= 0 else n for n in self.nodes))
 
 
 class LeafScores(NamedTuple):

@@ -3,7 +3,8 @@
 An edge holds a run of slots; a node of text that begins like another shares its edges, and is split where they part. So
 every surface finds the same trunk, and a member's next visit finds all of it but the events that came since. What was
 not used for longest goes first when the bytes are full. Candidates never get here.
-Keys begin with a salt: runs of different salts have no edge in common (see `TokenTree.salt`).
+Keys begin with a salt: runs of different salts have no edge in common (see `TokenTree.salt`). A slot under an adapter
+is another than the same slot without, so that stems of many adapters hang from one trunk.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import NamedTuple
 import torch
 
 from foundation.engine.base import CacheStats
-from foundation.engine.forest import Elements
+from foundation.engine.forest import Elements, Under
 
 KeyValues = torch.Tensor
 """[layers, 2, slots, heads, size of a head]: keys, then values, of a run of slots."""
@@ -98,6 +99,23 @@ class PrefixCache:
         self._edges.clear()
         self._oldest.clear()
         self.stats.bytes = 0
+
+    def forget(self, adapter: str) -> None:
+        """Drop what was computed under an adapter, and what hangs from it; trunks stay."""
+        edges: list[Edge] = []
+        for edge in list(self._edges):
+            at = next(
+                (n for n, said in enumerate(edge.says) if isinstance(said, Under) and said.adapter == adapter), None
+            )
+            if at is not None:
+                edges += self._split(edge, at).children.values() if at else [edge]
+        for edge in edges:
+            edges.extend(edge.children.values())
+        for edge in reversed(edges):
+            if edge in self._edges:
+                self._drop(edge)
+        self._oldest = [entry for entry in self._oldest if entry[2] in self._edges]
+        heapq.heapify(self._oldest)
 
     def _root(self, salt: str) -> Edge:
         """What the first edges of a salt hang from; it holds nothing, and goes with the last of them."""

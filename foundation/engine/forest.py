@@ -1,13 +1,14 @@
 """The trees of a call as one forest, in which nodes that say the same behind the same are one.
 
 Two surfaces of the same member share their trunk here, and equal candidates of one request are computed once. What may
-be shared is bounded by the trees' salts: nodes of different salts are never the same.
+be shared is bounded by the trees' salts and the nodes' adapters: nodes of different ones are never the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 
@@ -15,7 +16,14 @@ from foundation.engine.base import TokenNode, TokenTree, Vector
 from prompts.errors import TreeError
 
 Elements = tuple[Hashable, ...]
-"""What a run of slots says, slot by slot: ids, texts to compress, the bytes of given vectors."""
+"""What a run of slots says, slot by slot: ids, texts to compress, the bytes of given vectors; `Under` an adapter."""
+
+
+class Under(NamedTuple):
+    """What a slot says, and the adapter under which it does."""
+
+    adapter: str
+    said: Hashable
 
 
 @dataclass(slots=True)
@@ -28,6 +36,7 @@ class Node:
     seen: int
     depth: int
     salt: str
+    adapter: str = ""
     children: list[int] = field(default_factory=list)
 
     @property
@@ -35,8 +44,9 @@ class Node:
         return len(self.slots)
 
     def elements(self) -> Elements:
-        """What its slots say."""
-        return elements(self.slots, self.vectors)
+        """What its slots say, under its adapter."""
+        said = elements(self.slots, self.vectors)
+        return tuple(Under(self.adapter, each) for each in said) if self.adapter else said
 
 
 @dataclass(slots=True)
@@ -65,13 +75,14 @@ class Forest:
         parent = place[node.parent] if node.parent >= 0 else -1
         seen = self._sees(node, parent)
         if known is not None:
-            identity = (salt if parent < 0 else parent, seen, node.slots, elements(node.slots, node.vectors))
+            said = elements(node.slots, node.vectors)
+            identity = (salt if parent < 0 else parent, seen, node.adapter, node.slots, said)
             if (found := known.setdefault(identity, len(self.nodes))) < len(self.nodes):
                 return found
         depth = self.nodes[parent].depth + seen if parent >= 0 else 0
         if parent >= 0:
             self.nodes[parent].children.append(len(self.nodes))
-        self.nodes.append(Node(node.slots, node.vectors, parent, seen, depth, salt))
+        self.nodes.append(Node(node.slots, node.vectors, parent, seen, depth, salt, node.adapter))
         return len(self.nodes) - 1
 
     def _sees(self, node: TokenNode, parent: int) -> int:
@@ -82,6 +93,11 @@ class Forest:
         if not 1 <= after <= size:
             raise TreeError(f"a node hangs after slot {after} of a parent with {size} slots")
         return after
+
+    @property
+    def adapters(self) -> set[str]:
+        """All that its nodes name."""
+        return {node.adapter for node in self.nodes} - {""}
 
     def depth_first(self) -> list[int]:
         """Every node, parents first, children in the order in which they hang."""
@@ -129,5 +145,7 @@ def _check(index: int, node: TokenNode) -> None:
         raise TreeError(f"node {index}: it has no slots")
     if (node.parent < 0) != (index == 0) or node.parent >= index:
         raise TreeError(f"node {index}: its parent must be an earlier node; node 0 alone is the root")
+    if index == 0 and node.adapter:
+        raise TreeError(f"node 0: a trunk has no adapter, not '{node.adapter}': the base computes it for all of them")
     if min(node.slots) < -len(node.vectors):
         raise TreeError(f"node {index}: slot {min(node.slots)}, but it has {len(node.vectors)} vectors")

@@ -75,7 +75,7 @@ class Memory:
 class Layout:
     """Rows of one forward. `slots` [N] are token ids, or -1-i for `vectors[i]`; `positions` [N] restart at each child.
 
-    `first` is the row of each work's first slot.
+    `first` is the row of each work's first slot; `adapted` are the rows of each adapter, rising.
     """
 
     slots: Integers
@@ -83,13 +83,15 @@ class Layout:
     vectors: list[Vector]
     first: list[int]
     geometry: Geometry
+    adapted: dict[str, Integers]
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
     """A batch of whole trees. N slots, L leaves in the order of their trees and nodes.
 
-    `rows` [L] are the slots that answer; `answers` holds each leaf's answer ids; `leaves` counts those of each tree.
+    `rows` [L] are the slots that answer; `answers` holds each leaf's answer ids; `leaves` counts those of each tree;
+    `adapted` are the slots of each adapter, rising.
     """
 
     slots: Integers
@@ -99,6 +101,7 @@ class Packed:
     answers: list[tuple[int, ...]]
     leaves: list[int]
     plan: Plan
+    adapted: dict[str, Integers]
 
 
 def pack(trees: Sequence[TokenTree]) -> Packed:
@@ -114,8 +117,9 @@ def pack(trees: Sequence[TokenTree]) -> Packed:
         answers += [tree.nodes[index].answers for index in answering]
         leaves.append(len(answering))
     return Packed(
-        laid.slots, laid.positions, laid.vectors, np.asarray(rows, dtype=np.int64), answers, leaves, Plan(laid.geometry)
-    )
+        laid.slots, laid.positions, laid.vectors, np.asarray(rows, dtype=np.int64), answers, leaves,
+        Plan(laid.geometry), laid.adapted,
+    )  # fmt: skip
 
 
 def lay_out(forest: Forest, works: Sequence[Work], memory: Memory) -> Layout:
@@ -133,7 +137,16 @@ def lay_out(forest: Forest, works: Sequence[Work], memory: Memory) -> Layout:
     above = [each for each in _above(forest, works, first, memory) if each.k_size]
     placed = np.concatenate(positions)
     geometry = Geometry(own, above, placed, placed, memory.positions)
-    return Layout(np.asarray(slots, dtype=np.int64), placed, vectors, first, geometry)
+    return Layout(np.asarray(slots, dtype=np.int64), placed, vectors, first, geometry, _adapted(forest, works, first))
+
+
+def _adapted(forest: Forest, works: Sequence[Work], first: Sequence[int]) -> dict[str, Integers]:
+    """By adapter, the rows of its works."""
+    found: dict[str, list[Integers]] = {}
+    for work, row in zip(works, first, strict=True):
+        if adapter := forest.nodes[work.node].adapter:
+            found.setdefault(adapter, []).append(np.arange(row, row + work.size))
+    return {adapter: np.concatenate(rows) for adapter, rows in found.items()}
 
 
 def _taken(node: Node, work: Work, vectors: list[Vector]) -> Sequence[int]:

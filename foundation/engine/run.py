@@ -7,8 +7,8 @@ Shapes: N slots, D hidden size, R rows that are read, K heads of keys and values
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -21,6 +21,7 @@ from foundation.engine.cache import KeyValues, PrefixCache
 from foundation.engine.forest import Forest
 from foundation.engine.pack import Integers, Layout, Work, lay_out
 from foundation.engine.recall import Paths, Recall, Wanted, recalled
+from foundation.lowrank import UNADAPTED, Adapted, Adapter, check_known
 
 
 class Reader(Protocol):
@@ -32,9 +33,13 @@ class Reader(Protocol):
         ...
 
     def hidden(
-        self, x_ND: torch.Tensor, positions: torch.Tensor, plan: Plan, rows: torch.Tensor, hear: Hear
-    ) -> torch.Tensor:
-        """Last hidden states [R, D] of `rows`, which rise; `hear` is called in every layer, in order."""
+        self, x_ND: torch.Tensor, positions: torch.Tensor, plan: Plan, rows: torch.Tensor, hear: Hear,
+        adapted: Adapted = UNADAPTED,
+    ) -> torch.Tensor:  # fmt: skip
+        """Last hidden states [R, D] of `rows`, which rise; `hear` is called in every layer, in order.
+
+        The rows of adapters get their updates.
+        """
         ...
 
 
@@ -79,7 +84,7 @@ class States:
 
 @dataclass(slots=True)
 class Runner:
-    """Runs forests through one model; `embed` makes the input vectors [N, D] of a layout."""
+    """Runs forests through one model; `embed` makes the input vectors [N, D] of a layout, `adapters` are by name."""
 
     reader: Reader
     embed: Callable[[Layout], torch.Tensor]
@@ -87,9 +92,11 @@ class Runner:
     device: torch.device
     cache: PrefixCache
     chunk_slots: int
+    adapters: Mapping[str, Adapter] = field(default_factory=dict)
 
     def hidden(self, forest: Forest, wanted: Wanted) -> States:
-        """The last hidden states of the wanted slots."""
+        """The last hidden states of the wanted slots. Raises TreeError for an adapter that is not there."""
+        check_known(sorted(forest.adapters), self.adapters)
         order = forest.depth_first()
         paths = {node: forest.path(node) for node in order if forest.nodes[node].children}
         recall = recalled(self.cache, forest, paths, wanted)
@@ -115,7 +122,8 @@ class Runner:
         ear = Ear(self.reader.layers, recall.held, self._rows([np.arange(f, f + w.size) for w, f in stays]))
         plan = Plan(laid.geometry, self.kernel)
         positions = torch.from_numpy(laid.positions).to(self.device)
-        states = self.reader.hidden(self.embed(laid), positions, plan, self._rows([rows]), ear)
+        adapted = Adapted.of(laid.adapted, self.adapters, self.device)
+        states = self.reader.hidden(self.embed(laid), positions, plan, self._rows([rows]), ear, adapted)
         for work, _ in stays:
             recall.memory.add(work, len(recall.memory.positions), forest.nodes[work.node].depth)
         if ear.kept is not None:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from foundation import adapters
 from foundation import model as models
 from foundation.attention.gpu import kernel_for
 from foundation.compressor import MAX_TOKENS
@@ -75,6 +76,7 @@ class TorchEngine:
         self._vectors: OrderedDict[tuple[int, ...], torch.Tensor] = OrderedDict()
         self._forward = threading.Lock()
         self._cache = PrefixCache(self.settings.cache_bytes)
+        self._adapters = ranker.attached
         exact = packed_where_faster if self.settings.packed else Plain
         asked = asked_by(ranker)
         known = knows(ranker, asked, exact)  # in fp32: bf16 is too coarse to tell a missing part of an architecture by
@@ -89,6 +91,7 @@ class TorchEngine:
             device=ranker.device,
             cache=self._cache,
             chunk_slots=self.settings.chunk_slots,
+            adapters=self._adapters,
         )
         self._readout = Readout(ranker, self._runner, encoder.begin or encoder.encode("\n")[:1] or (0,))
 
@@ -112,6 +115,35 @@ class TorchEngine:
         """Forgets trunks, stems, and likelihoods without a trunk."""
         with self._forward:
             self._cache.clear()
+            self._readout.forget()
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The names that a tree may give to its nodes: those of the ranker, and those added since."""
+        return tuple(sorted(self._adapters))
+
+    def add_adapter(self, name: str, folder: Path) -> None:
+        """From peft's folder, while others score; an adapter of the same name is replaced at once.
+
+        Raises CheckpointError for anything but plain LoRA of this very model, and ConfigError for no name.
+        """
+        if not name:
+            raise ConfigError("an adapter needs a name; without one, a node is the base's own")
+        adapter = adapters.load(folder, name, self.ranker, self.model_version)
+        with self._forward:
+            self._forget_adapter(name)
+            self._adapters[name] = adapter
+
+    def remove_adapter(self, name: str) -> None:
+        """Forgets an adapter and what was computed under it. Raises ConfigError for one that is not there."""
+        with self._forward:
+            if name not in self._adapters:
+                raise ConfigError(f"no adapter '{name}' is loaded (loaded: {', '.join(self.adapters) or 'none'})")
+            self._forget_adapter(name)
+
+    def _forget_adapter(self, name: str) -> None:
+        if self._adapters.pop(name, None) is not None:
+            self._cache.forget(name)
             self._readout.forget()
 
     def count(self, piece: Piece) -> int:

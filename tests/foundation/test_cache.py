@@ -18,8 +18,10 @@ from foundation.attention.merge import Plan
 from foundation.attention.registry import Hear
 from foundation.engine.base import TokenNode, TokenTree
 from foundation.engine.cache import Edge, PrefixCache, Step
+from foundation.engine.forest import Elements, Under
 from foundation.engine.run import Reader
 from foundation.engine.torch import EngineSettings, TorchEngine
+from foundation.lowrank import UNADAPTED, Adapted
 from tests.foundation.reference import References
 
 Said = tuple[int, ...]
@@ -27,7 +29,7 @@ SLOT = 2 * 2 * 1 * 3 * 4
 """Bytes of a slot of `rows`."""
 
 
-def rows(salt: str, path: Said, start: int = 0) -> torch.Tensor:
+def rows(salt: str, path: Elements, start: int = 0) -> torch.Tensor:
     """[2 layers, 2, slots, 1 head, 3]: of each slot, numbers that follow from all that it sees."""
     numbers = [float(crc32(repr((salt, path[: end + 1])).encode()) % 999_983) for end in range(start, len(path))]
     return torch.tensor(numbers)[None, None, :, None, None].expand(2, 2, -1, 1, 3).clone()
@@ -206,6 +208,37 @@ def test_cleared_is_empty_and_the_counters_go_on() -> None:
     assert held(cache, "abc") == "abc"
 
 
+SLOTS = st.builds(Under, st.sampled_from(["a", "b"]), st.integers(0, 1)) | st.integers(0, 1)
+PATHS = st.lists(st.tuples(st.sampled_from(["", "x"]), st.lists(SLOTS, min_size=1, max_size=7).map(tuple)), max_size=12)
+
+
+@settings(max_examples=250)
+@given(PATHS)
+def test_a_forgotten_adapter_takes_all_below_it_and_nothing_else(paths: list[tuple[str, Elements]]) -> None:
+    cache, left = PrefixCache(1000 * SLOT), set()
+    for salt, path in paths:
+        cache.insert(salt, path, lambda known, salt=salt, path=path: rows(salt, path, known))  # type: ignore[misc]
+    cache.forget("a")
+    for salt, path in paths:
+        kept = next((n for n, said in enumerate(path) if isinstance(said, Under) and said.adapter == "a"), len(path))
+        steps = cache.find(salt, path)
+        assert sum(step.slots for step in steps) == kept
+        assert not steps or torch.equal(found_rows(steps), rows(salt, path[:kept]))
+        left |= {(salt, path[: end + 1]) for end in range(kept)}
+    assert cache.stats.bytes == len(left) * SLOT
+    assert {entry[2] for entry in cache._oldest} <= cache._edges  # nothing else is kept alive
+
+
+def test_adapters_go_however_long_the_chain_of_visits_is() -> None:
+    cache = PrefixCache(10_000 * SLOT)
+    path = tuple(Under("a", said) for said in range(1100))
+    for end in range(1, len(path) + 1):
+        cache.insert("", path[:end], lambda _: torch.zeros(2, 2, 1, 1, 3))
+    assert len(cache) == 1100
+    cache.forget("a")
+    assert (len(cache), cache.stats.bytes) == (0, 0)
+
+
 def up(edge: Edge | None) -> list[Edge]:
     """An edge and those above it, the root last."""
     return [] if edge is None else [edge, *up(edge.parent)]
@@ -254,11 +287,12 @@ class Counted:
         return self.reader.layers
 
     def hidden(
-        self, x_ND: torch.Tensor, positions: torch.Tensor, plan: Plan, rows: torch.Tensor, hear: Hear
-    ) -> torch.Tensor:
+        self, x_ND: torch.Tensor, positions: torch.Tensor, plan: Plan, rows: torch.Tensor, hear: Hear,
+        adapted: Adapted = UNADAPTED,
+    ) -> torch.Tensor:  # fmt: skip
         """See `Reader`."""
         self.slots += len(x_ND)
-        return self.reader.hidden(x_ND, positions, plan, rows, hear)
+        return self.reader.hidden(x_ND, positions, plan, rows, hear, adapted)
 
 
 class Counting(TorchEngine):

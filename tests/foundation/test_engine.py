@@ -151,6 +151,21 @@ def test_positions_restart_at_each_child() -> None:
     assert packed.positions.tolist() == [0, 1, 2, 3, 4, 3, 4, 4, 5, 6]
 
 
+def test_all_but_the_trunk_goes_under_an_adapter() -> None:
+    tree = TokenTree((TokenNode((9,) * 5), TokenNode((8, 8), 0, 3), TokenNode((6,), 1, 1, (3, 4), (), True)), "tenant")
+    under = tree.adapted("jobs")
+    assert [node.adapter for node in under.nodes] == ["", "jobs", "jobs"]
+    assert under.adapted("") == tree
+    assert pack([under]).adapted["jobs"].tolist() == [5, 6, 7]
+    assert pack([tree]).adapted == {}
+
+
+def test_rows_of_adapters_are_told_apart_wherever_their_nodes_lie() -> None:
+    leaves = [TokenNode((7,) * (n + 1), 0, None, (3, 4), adapter=name) for n, name in enumerate(("a", "", "b", "a"))]
+    rows = pack([TokenTree((TokenNode((9, 9)), *leaves)), TokenTree((TokenNode((9,)), leaves[0]))]).adapted
+    assert {name: each.tolist() for name, each in rows.items()} == {"a": [2, 8, 9, 10, 11, 13], "b": [5, 6, 7]}
+
+
 def test_answers_that_begin_alike_are_refused(tiny_engine: TorchEngine) -> None:
     with pytest.raises(ConfigError, match="begins with the same token"):
         tiny_engine.encoder.words(("like", "like"))
