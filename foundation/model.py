@@ -77,8 +77,6 @@ class Ranker(nn.Module):
         adapted: Adapted = UNADAPTED,
     ) -> torch.Tensor:  # fmt: skip
         """Last hidden states [R, D] of `rows`, by transformers' own forward; differentiable without `hear`."""
-        if adapted.groups and torch.is_grad_enabled():
-            x_ND.requires_grad_()  # attention is differentiable where its queries are, though keys alone may be adapted
         with adapted.inside(self.lm):
             states = self.lm.base_model(
                 inputs_embeds=x_ND[None], position_ids=positions[None], tree_plan=plan, tree_hear=hear, use_cache=False
