@@ -18,9 +18,10 @@ from typing import NamedTuple
 import numpy as np
 
 from foundation.engine.base import Engine, LeafScores, TokenTree
-from prompts.errors import CapacityError
+from prompts.errors import CapacityError, TreeError
 from serve.fallback import DegradedError
 from serve.schemas import Reason
+from surfaces.adapters import Adaptable
 
 logger = logging.getLogger(__name__)
 
@@ -220,14 +221,15 @@ class Batcher:
     async def _run(self, batch: Sequence[_Waiting], thread: ThreadPoolExecutor) -> None:
         loop = asyncio.get_running_loop()
         trees = [entry.tree for entry in batch]
-        started, slots = loop.time(), sum(tree.size for tree in trees)
-        self._forward = _Forward(started, slots)
+        started = loop.time()
+        self._forward = _Forward(started, sum(tree.size for tree in trees))
         reason: Reason = "engine"
         try:
             scores = await loop.run_in_executor(thread, _score, self.engine, trees)
             took = loop.time() - started
-            self.pace.learn(slots, took)
-            for entry, leaves in zip(batch, scores, strict=True):
+            scored = [(entry, leaves) for entry, leaves in zip(batch, scores, strict=True) if leaves is not None]
+            self.pace.learn(sum(entry.tree.size for entry, _ in scored), took)
+            for entry, leaves in scored:
                 if _sound(entry.tree, leaves):
                     _settle(entry, Scored(leaves, started - entry.since, took))
         except Exception as error:
@@ -243,11 +245,26 @@ def _urgency(entry: _Waiting) -> float:
     return entry.deadline
 
 
-def _score(engine: Engine, trees: Sequence[TokenTree]) -> list[LeafScores]:
-    scores = engine.score(trees)
+def _score(engine: Engine, trees: Sequence[TokenTree]) -> list[LeafScores | None]:
+    """The trees' scores; None for one under an adapter that is no longer loaded, which is not in the others' way."""
+    try:
+        scores = engine.score(trees)
+    except TreeError as error:
+        lost = [_lost(tree, engine) for tree in trees]
+        if not any(lost):
+            raise
+        logger.error("%d of %d trees get no answer: %s", sum(lost), len(trees), error)
+        rest = iter(_score(engine, [tree for tree, gone in zip(trees, lost, strict=True) if not gone]))
+        return [None if gone else next(rest) for gone in lost]
     if len(scores) != len(trees):
         raise ValueError(f"the engine answered {len(scores)} of {len(trees)} trees")
-    return scores
+    return list(scores)
+
+
+def _lost(tree: TokenTree, engine: Engine) -> bool:
+    """Whether a node is under an adapter that the engine does not have."""
+    known = engine.adapters if isinstance(engine, Adaptable) else ()
+    return any(node.adapter and node.adapter not in known for node in tree.nodes)
 
 
 def _sound(tree: TokenTree, leaves: LeafScores) -> bool:

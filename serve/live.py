@@ -1,5 +1,7 @@
 """Surfaces that change while they are served: files that are dropped in, changed or taken away, and PUT over HTTP.
 
+The adapters that they name change with them, and when their own files do.
+
 Whatever is wrong is refused and told, and what was served before goes on. Every version that was online is kept in the
 folder's `.history`, so that a surface can go back to it.
 """
@@ -94,7 +96,7 @@ class Live:
         name, and in the log; what it declared before goes on.
         """
         with self._lock:
-            if self.folder is None or (state := _state(self.folder)) == self._state:
+            if self.folder is None or (state := self._found(self.folder)) == self._state:
                 return []
             told, self.problems = self.problems, {}
             chosen = self._chosen(self._read(surface_files(self.folder)))
@@ -109,6 +111,11 @@ class Live:
                 if told.get(name) != problem:
                     logger.error("refused, what was served before goes on: %s", problem)
             return changed
+
+    def _found(self, folder: Path) -> object:
+        """What changes when a file below the folder does, or one of an adapter."""
+        adapters = self.services.adapters.folder
+        return _state(folder), None if adapters is None else _state(adapters)
 
     def _read(self, paths: list[Path]) -> dict[Path, SpecFile]:
         """The files as they are now; one that cannot be read stands as it was served."""
@@ -180,6 +187,7 @@ class Live:
             registry = self.services.registry.plus(file)
             if version is not None and registry.declared(name).version != version:
                 raise SpecError(f"'{name}' cannot be {version} again: its trunk is another now; bring that back first")
+            self.services.adapters.load(registry.declared(name))
             with self._written(file):
                 self._become(registry)
             return self.services.surface(name)

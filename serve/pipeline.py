@@ -89,8 +89,14 @@ def write(surface: ServedSurface, shortlist: Shortlist, services: Services) -> P
     names = [candidate.item_id for candidate in shortlist.candidates]
     tree = composer.tree(visit, shortlist.items, names)
     sides = Asker(composer, services.ledger).ask(visit, shortlist.listed)
-    tokens, *back = (replace(engine.read(each), salt=services.ledger.tenant) for each in (tree, *sides.trees))
+    tokens, *back = (_tokens(each, surface, services) for each in (tree, *sides.trees))
     return Prompt(tree, tokens, sides, back)
+
+
+def _tokens(tree: PromptTree, surface: ServedSurface, services: Services) -> TokenTree:
+    """The tree under the surface's adapter, its trunk shared within the tenant."""
+    adapted = services.engine.read(tree).adapted(surface.spec.adapter or "")
+    return replace(adapted, salt=services.ledger.tenant)
 
 
 def judge(scored: Scored, prompt: Prompt, shortlist: Shortlist, surface: ServedSurface, k: int) -> list[RankedItem]:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from threading import RLock
 from typing import Annotated
 
@@ -20,6 +21,7 @@ from serve.experiments import Traffic
 from serve.health import Health
 from serve.served import ServedSurface, make_ready
 from serve.workers import Workers
+from surfaces.adapters import Adapters
 from surfaces.calibrated import Calibrations
 from surfaces.ledger.records import quoted
 from surfaces.ledger.store import Ledger
@@ -45,10 +47,14 @@ class Services:
         registry: Registry,
         limits: Limits | None = None,
         calibrations: Calibrations | None = None,
+        adapters: Path | None = None,
     ) -> None:
-        """`calibrations` are those of the engine's weights."""
+        """`calibrations` are those of the engine's weights; `adapters` is the folder of those that surfaces name.
+
+        Raises ConfigError where there is no such folder.
+        """
         self.ledger, self.engine, self.registry = ledger, engine, registry
-        self.calibrations = calibrations
+        self.calibrations, self.adapters = calibrations, Adapters(engine, adapters)
         self.batcher = Batcher(engine, limits or Limits())
         self.health = Health(self.batcher, engine)
         self.retrieval = Workers("retrieval", threads=4, room=256)
@@ -65,14 +71,15 @@ class Services:
         registry: Registry,
         progress: Progress | None = None,
         calibrations: Calibrations | None = None,
+        adapters: Path | None = None,
     ) -> Services:
         """Services whose every surface is ready.
 
         A surface that comes with the package is left out, with a warning, where this model or ledger cannot serve it.
-        Raises SpecError for another one's answers that the model cannot tell apart, ConfigError for what cannot be had,
-        CheckpointError for a calibration that speaks of other heads.
+        Raises SpecError for another one's answers that the model cannot tell apart or its adapter that is not there,
+        ConfigError for what cannot be had, CheckpointError for a calibration that speaks of other heads.
         """
-        services = cls(ledger, engine, registry, calibrations=calibrations)
+        services = cls(ledger, engine, registry, calibrations=calibrations, adapters=adapters)
         shipped = str(shipped_folder())
 
         def refuse(name: str, error: PrismrankError) -> None:
@@ -113,7 +120,9 @@ class Services:
         file = read_spec(text, where)
         if not isinstance(file.spec, SurfaceSpec):
             raise SpecError(f"{where}:1:1: this declares a trunk; a surface file begins with 'surface: NAME'")
-        self.become(self.registry.plus(file))
+        registry = self.registry.plus(file)
+        self.adapters.load(registry.declared(file.name))
+        self.become(registry)
         return self.surface(file.spec.surface)
 
     def become(self, registry: Registry, progress: Progress | None = None, refuse: Refuse | None = None) -> list[str]:
@@ -129,6 +138,7 @@ class Services:
                 before, declared = self._served.get(name), registry.declared(name)
                 if before is not None and before.version == declared.version:
                     served[name] = before if before.text == declared.text else replace(before, text=declared.text)
+                    self._adapt(declared, refuse)
                     continue
                 if progress:
                     progress(f"fitting the sources of '{name}'")
@@ -142,6 +152,14 @@ class Services:
                     registry = self._as_before(name, registry, served)
             self.registry, self._served = registry, served
             return changed
+
+    def _adapt(self, declared: Declared, refuse: Refuse | None) -> None:
+        """Takes in the adapter of a surface that goes on, where it changed; a wrong one leaves what was loaded."""
+        try:
+            self.adapters.load(declared)
+        except SpecError as error:
+            if refuse is not None:
+                refuse(declared.spec.surface, error)
 
     def _as_before(self, name: str, registry: Registry, served: dict[str, ServedSurface]) -> Registry:
         """The registry with what is served under a name now, or without the name."""
@@ -158,7 +176,8 @@ class Services:
         return ready
 
     def ready(self, declared: Declared) -> ServedSurface:
-        """A surface with its sources fitted to the ledger, not yet served."""
+        """A surface with its sources fitted to the ledger and its adapter loaded, not yet served."""
+        self.adapters.load(declared)
         check_answers(declared.spec, self._first_token)
         calibration = self.calibrations.of(declared.spec, declared.version) if self.calibrations else None
         return make_ready(declared, self.ledger, self.engine, calibration=calibration)

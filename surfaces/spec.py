@@ -172,6 +172,11 @@ class FallbackSpec(Strict):
     order: Annotated[tuple[str, ...], listed()] = Field((), description="Sources, best first; by default as listed.")
 
 
+def _is_none(value: object) -> bool:
+    """Of a key that came later: while it is not used, a surface keeps its version, and what was fitted to it."""
+    return value is None
+
+
 class SurfaceSpec(Hashed):
     """A surface file: what is ranked, from where, by which heads."""
 
@@ -181,6 +186,9 @@ class SurfaceSpec(Hashed):
     description: Text = Field(description="What the surface ranks, in a line.")
     item_kind: Name = Field(description="The kind of item, as the ledger has it.")
     trunk: Name = Field("member", description="The trunk file that puts members into words.")
+    adapter: Name | None = Field(
+        None, exclude_if=_is_none, description="The adapter under which the model ranks; by default none."
+    )
     locale: Locale = Field("en", description="The language of the file's own words.")
     prompt: PromptSpec = Field(description="What the model reads: the question, the context, each candidate.")
     sources: Annotated[tuple[SourceSpec, ...], listed(min_length=1, max_length=16)] = Field(

@@ -61,6 +61,7 @@ class Shape:
 SHAPES = (
     Shape("events and candidates as vectors", trunk=100, positions=4, stem=11, leaves=49, leaf=2, vectors=True),
     Shape("events and candidates as text", trunk=200, positions=4, stem=11, leaves=17, leaf=12, vectors=False),
+    Shape("text, a longer trunk, more leaves", trunk=400, positions=4, stem=11, leaves=25, leaf=12, vectors=False),
 )
 
 

@@ -1,7 +1,8 @@
 """Checkpoints of a run: the model as a Hugging Face folder, the optimizer as safetensors, the state as JSON.
 
-A checkpoint is written beside its place, brought to the disk and moved there whole, so one that exists is complete,
-wherever a run was killed.
+Adapters lie in it as peft's folders, `adapters/NAME`, bound to the weights of that very checkpoint. A checkpoint is
+written beside its place, brought to the disk and moved there whole, so one that exists is complete, wherever a run was
+killed.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from foundation.model import Ranker, load
+from foundation import adapters
+from foundation.model import Ranker, load, version
 from foundation.tokenizer import TextEncoder
 from foundation.training.distributed import share_like
 from prompts.errors import CheckpointError
@@ -25,19 +28,26 @@ LAST, BEST = "last", "best"
 OPTIMIZER_FILE = "optimizer.state"
 """Safetensors under a name that model loaders do not take for weights."""
 
+ADAPTERS = "adapters"
+
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 State = dict[str, float | int | str | None]
 Moments = dict[str, torch.Tensor]
 
 
 def save(folder: Path, ranker: Ranker, encoder: TextEncoder, moments: Moments, state: State) -> None:
-    """Replaces `folder` by the run's state at this moment."""
+    """Replaces `folder` by the run's state at this moment.
+
+    Raises CheckpointError for an adapter whose name is no file name, before anything is written.
+    """
+    names = _file_names(ranker)
     _recover(folder)
     fresh, old = _beside(folder, "new"), _beside(folder, "old")
     ranker.save(fresh, encoder)
     save_file({name: moment.contiguous() for name, moment in moments.items()}, fresh / OPTIMIZER_FILE)
-    (fresh / "run.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
-    _to_disk(*fresh.iterdir(), fresh)
+    _save_adapters(ranker, fresh, folder.name)
+    (fresh / "run.json").write_text(json.dumps({**state, ADAPTERS: names}, indent=1), encoding="utf-8")
+    _to_disk(*fresh.rglob("*"), fresh)
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.rename(old)
@@ -51,13 +61,45 @@ def restore(folder: Path) -> tuple[Ranker, TextEncoder, Moments, State]:
     _recover(folder)
     ranker, encoder = load(folder)
     try:
-        state: State = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        state: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        names = [str(name) for name in state.pop(ADAPTERS, [])]
         moments = load_file(folder / OPTIMIZER_FILE)
         if not {"step", "best", "seconds"} <= state.keys():
             raise ValueError("run.json lacks its keys")
     except (OSError, ValueError, TypeError, AttributeError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: not a checkpoint to resume from: {error}") from None
+    _load_adapters(ranker, folder, names)
     return ranker, encoder, moments, state
+
+
+def _file_names(ranker: Ranker) -> list[str]:
+    """The names of its adapters, in their order, which is that of the optimizer's moments."""
+    names = list(ranker.attached)
+    if odd := [name for name in names if os.sep in name or name in {".", ".."}]:
+        raise CheckpointError(f"the adapter {odd[0]!r} cannot be saved: its name should be one that a file may have")
+    return names
+
+
+def _save_adapters(ranker: Ranker, fresh: Path, name: str) -> None:
+    for adapter in ranker.attached.values():
+        to = fresh / ADAPTERS / adapter.name
+        adapters.save(adapter, to, f"{name}@{version(fresh)}")
+        config = to / adapters.CONFIG_FILE
+        told = json.loads(config.read_text(encoding="utf-8"))
+        # peft writes a set: in another order the optimizer's sums would differ in their last bits
+        told["target_modules"] = adapter.settings.target_modules
+        config.write_text(json.dumps(told, indent=2, sort_keys=True), encoding="utf-8")
+
+
+def _load_adapters(ranker: Ranker, folder: Path, names: list[str]) -> None:
+    """Puts them on the ranker, to be trained on; the ranker's own weights are frozen then. Raises CheckpointError."""
+    if not names:
+        return
+    ranker.requires_grad_(requires_grad=False)
+    base = f"{folder.name}@{version(folder)}"
+    for name in names:
+        adapter = adapters.load(folder / ADAPTERS / name, name, ranker, base)
+        ranker.adapters.append(adapter.requires_grad_(requires_grad=True))
 
 
 def exists(folder: Path) -> bool:

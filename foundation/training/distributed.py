@@ -25,6 +25,7 @@ from transformers.initialization import no_init_weights
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from foundation.model import Ranker
+from foundation.training.distillation import spots
 from foundation.training.labels import LabelledTree, Losses
 from prompts.errors import TrainingError
 
@@ -118,7 +119,12 @@ def _counts(trees: Sequence[LabelledTree]) -> list[int]:
     leaves = sum(len(one.leaves) for labelled in trees for one in labelled.graded)
     choices = sum(len(labelled.choices) for labelled in trees)
     pairs = sum(len(labelled.pairs) for labelled in trees)
-    known = {"listwise": lists, "accuracy": lists, "pointwise": leaves, "choice": choices, "contrast": pairs}
+    taught = sum(len(spots(labelled)) for labelled in trees)
+    preferences = sum(len(labelled.preferences) for labelled in trees)
+    known = {
+        "listwise": lists, "accuracy": lists, "pointwise": leaves, "choice": choices, "contrast": pairs,
+        "distill": taught, "preference": preferences,
+    }  # fmt: skip
     return [known[name] for name in Losses._fields]
 
 

@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from foundation.engine.base import TokenTree
+from prompts.tree import PromptTree
 
 TEMPERATURE = 0.1
 """Of cosines."""
@@ -27,6 +28,8 @@ class Listwise(NamedTuple):
 
     `stands_for` says for how many items each leaf stands: 1 for the chosen, more for a leaf that was drawn from many.
     The softmax counts it so often, which makes it an estimate of the one over all items (Horvitz and Thompson 1952).
+    Where many chose, `shares` says how many of them chose each leaf, as shares of 1, and `chosen` is the one to come
+    first.
     """
 
     leaves: tuple[int, ...]
@@ -34,6 +37,7 @@ class Listwise(NamedTuple):
     yes: int
     no: int
     stands_for: tuple[float, ...]
+    shares: tuple[float, ...] = ()
 
 
 class Choice(NamedTuple):
@@ -67,14 +71,40 @@ class Pair(NamedTuple):
     group: str
 
 
+class Preference(NamedTuple):
+    """Of two leaves, which should have the higher log-odds yes against no, with the probability `sure` that it is so.
+
+    `reference` is by how much a frozen model's log-odds of the preferred one are the higher, in nats.
+    """
+
+    preferred: int
+    other: int
+    yes: int
+    no: int
+    sure: float = 1.0
+    reference: float = 0.0
+
+
 class LabelledTree(NamedTuple):
-    """A tree, and what is known of its leaves; `pairs` are of texts, and need none."""
+    """A tree, and what is known of its leaves; `pairs` are of texts, and need none.
+
+    `prompt` is the tree as text, for another model to read; `taught_LA` is what a teacher answered to it, as logits of
+    every leaf's answers.
+    """
 
     tree: TokenTree
     lists: tuple[Listwise, ...]
     choices: tuple[Choice, ...]
     graded: tuple[Graded, ...] = ()
     pairs: tuple[Pair, ...] = ()
+    preferences: tuple[Preference, ...] = ()
+    prompt: PromptTree | None = None
+    taught_LA: torch.Tensor | None = None
+
+    @property
+    def leaves(self) -> int:
+        """How many leaves answer."""
+        return sum(1 for node in self.tree.nodes if node.answers)
 
 
 class Losses(NamedTuple):
@@ -84,23 +114,31 @@ class Losses(NamedTuple):
     pointwise: torch.Tensor
     choice: torch.Tensor
     contrast: torch.Tensor
+    distill: torch.Tensor
+    preference: torch.Tensor
     accuracy: torch.Tensor
 
 
 def losses(logits_LA: torch.Tensor, trees: Sequence[LabelledTree]) -> Losses:
-    """Of a batch whose leaves are the rows of `logits_LA`, tree after tree; `contrast` is not of leaves, and 0 here."""
+    """Of a batch whose leaves are the rows of `logits_LA`, tree after tree.
+
+    What is not learned from labels of leaves alone is 0 here: `contrast`, `distill`, `preference`.
+    """
     lists, choices, graded, base = [], [], [], 0
     for labelled in trees:
         lists += [one._replace(leaves=tuple(base + leaf for leaf in one.leaves)) for one in labelled.lists]
         choices += [one._replace(leaf=base + one.leaf) for one in labelled.choices]
         graded += [one._replace(leaves=tuple(base + leaf for leaf in one.leaves)) for one in labelled.graded]
-        base += sum(1 for node in labelled.tree.nodes if node.answers)
+        base += labelled.leaves
+    nothing = logits_LA.new_zeros(())
     return Losses(
-        list_loss(logits_LA, lists),
-        graded_loss(logits_LA, graded),
-        choice_loss(logits_LA, choices),
-        logits_LA.new_zeros(()),
-        _accuracy(logits_LA, lists),
+        listwise=list_loss(logits_LA, lists),
+        pointwise=graded_loss(logits_LA, graded),
+        choice=choice_loss(logits_LA, choices),
+        contrast=nothing,
+        distill=nothing,
+        preference=nothing,
+        accuracy=_accuracy(logits_LA, lists),
     )
 
 
@@ -115,14 +153,23 @@ def _odds(logits_LA: torch.Tensor, lists: Sequence[Listwise]) -> tuple[torch.Ten
 
 
 def list_loss(logits_LA: torch.Tensor, lists: Sequence[Listwise]) -> torch.Tensor:
-    """Mean over the lists of the negative log-likelihood of the chosen leaf."""
+    """Mean over the lists of the negative log-likelihood of the chosen leaf, or of the choices that `shares` count."""
     if not lists:
         return logits_LA.new_zeros(())
     odds_PK, chosen_P = _odds(logits_LA, lists)
     weight_PK = torch.nn.utils.rnn.pad_sequence(
         [torch.tensor(one.stands_for, dtype=odds_PK.dtype) for one in lists], batch_first=True, padding_value=1.0
     )
-    return F.cross_entropy(odds_PK + weight_PK.log(), chosen_P)
+    logits_PK = odds_PK + weight_PK.log()
+    if not any(one.shares for one in lists):
+        return F.cross_entropy(logits_PK, chosen_P)
+    share_PK = logits_PK.new_tensor([_shares(one) + [0.0] * (logits_PK.shape[1] - len(one.leaves)) for one in lists])
+    logp_PK = logits_PK.log_softmax(dim=1)
+    return -(share_PK * logp_PK.masked_fill(share_PK == 0, 0.0)).sum(dim=1).mean()
+
+
+def _shares(one: Listwise) -> list[float]:
+    return list(one.shares) or [float(place == one.chosen) for place in range(len(one.leaves))]
 
 
 def graded_loss(logits_LA: torch.Tensor, graded: Sequence[Graded]) -> torch.Tensor:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class LossWeights(BaseModel):
-    """How much each loss counts; see `foundation.training.labels`."""
+    """How much each loss counts, and what two of them need; see the modules of the same names beside this one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -16,6 +16,10 @@ class LossWeights(BaseModel):
     pointwise: float = Field(0.1, ge=0)
     choice: float = Field(0.2, ge=0)
     contrast: float = Field(0.0, ge=0, description="Of texts' vectors with those chosen before; needs a compressor.")
+    distill: float = Field(0.0, ge=0, description="Of a teacher's answers; needs a teacher.")
+    distill_temperature: float = Field(2.0, gt=0, le=100, description="Of both models' softmaxes while they compare.")
+    preference: float = Field(0.0, ge=0, description="Of pairs of leaves; needs a model folder to start from.")
+    preference_beta: float = Field(0.1, gt=0, le=100, description="How strongly the model is held to where it began.")
     balance: float = Field(
         0.01, ge=0, description="Load balancing of the experts (Fedus et al. 2021, equations 4 to 6)."
     )

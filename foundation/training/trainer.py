@@ -25,8 +25,10 @@ from foundation.engine.pack import pack
 from foundation.model import Ranker
 from foundation.tokenizer import TextEncoder
 from foundation.training import checkpoint, distributed
+from foundation.training.distillation import distill_loss
 from foundation.training.distributed import Processes
 from foundation.training.labels import LabelledTree, Losses, contrast_loss, losses
+from foundation.training.preference import preference_loss
 from foundation.training.settings import LossWeights, TrainSettings
 from prompts.errors import TrainingError
 
@@ -148,7 +150,7 @@ class Trainer:
         norm = distributed.clip(self.ranker, self.settings.clip)
         self._check_finite("the gradient", norm)
         self.optimizer.step()
-        leaves = sum(1 for labelled in batch for node in labelled.tree.nodes if node.answers)
+        leaves = sum(labelled.leaves for labelled in batch)
         load_ME = torch.stack([each.load_ME for each in learned]).sum(dim=0)
         seconds = time.perf_counter() - started
         return StepReport(
@@ -176,13 +178,21 @@ class Trainer:
         with RouterTap(self.ranker) as routed:
             logits_LA = self.ranker(pack([labelled.tree for labelled in part]), self._compress)
         load_ME = self.processes.total(routed.load())
-        every = losses(logits_LA, part)
-        if self.settings.loss.contrast:
-            every = every._replace(contrast=contrast_loss(part, self.ranker.compress))
-        found = distributed.shared(every, part, batch)
+        found = distributed.shared(self._losses(logits_LA, part), part, batch)
         balance = self.settings.loss.balance * routed.balance(load_ME, slots(batch))
         nothing = 0 * logits_LA[:, 0].sum()  # a part without labels has a gradient, too, and it is zero
         return Learned(found, weighted(found, self.settings.loss) + balance + nothing, load_ME)
+
+    def _losses(self, logits_LA: torch.Tensor, part: Batch) -> Losses:
+        """Those of the labels, and those that have a weight of the others."""
+        every, weights = losses(logits_LA, part), self.settings.loss
+        if weights.contrast:
+            every = every._replace(contrast=contrast_loss(part, self.ranker.compress))
+        if weights.distill:
+            every = every._replace(distill=distill_loss(logits_LA, part, weights.distill_temperature))
+        if weights.preference:
+            every = every._replace(preference=preference_loss(logits_LA, part, weights.preference_beta))
+        return every
 
     def _compress(self, texts: Sequence[tuple[int, ...]]) -> torch.Tensor:
         return F.dropout(self.ranker.compress(texts), self.settings.vector_dropout)

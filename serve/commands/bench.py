@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from serve.commands.parts import SHIPPED_MODEL, JsonFile, ModelFolder, model_folder, steps
+from serve.commands.importing import Dataset, World
+from serve.commands.parts import SHIPPED_MODEL, JsonFile, ModelFolder, model_folder, progress_bar, steps
 
 app = typer.Typer(no_args_is_help=True, help="Measure speed on this machine, each time against a naive way.")
 
@@ -76,6 +78,108 @@ def experiments(
 
     with steps("simulating experiments"):
         found = measure(members, seed, [name.strip() for name in surfaces.split(",") if name.strip()])
+    Console().print(*found.to_tables())
+    if json_out:
+        json_out.write_text(json.dumps(found.to_json(), indent=2) + "\n", encoding="utf-8")
+
+
+@app.command("curves")
+def curves(
+    axes: Annotated[
+        str, typer.Option(metavar="NAMES", help="What is varied, parted by commas.")
+    ] = "data,model,history,cold,gap,surface",
+    minutes: Annotated[float, typer.Option(min=0.01, max=1_440, help="Of each training run.")] = 15.0,
+    dataset: Annotated[Dataset, typer.Option(help="Data of every axis but the last.")] = Dataset.MOVIELENS_100K,
+    world: Annotated[World, typer.Option(help="Data of the axis surface.")] = World.NETWORK,
+    members: Annotated[int, typer.Option(min=100, max=1_000_000, help="Of the world.")] = 1_000,
+    evidence: Annotated[
+        bool, typer.Option(help="Leaves say what sources know of them; without it the model reads texts alone.")
+    ] = True,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Keep runs and points there: a bench that was stopped goes on.")
+    ] = Path("runs/curves"),
+    json_out: JsonFile = None,
+    png: Annotated[Path | None, typer.Option(metavar="OUT", help="Draw the curves into this file.")] = None,
+    threads: Threads = 0,
+) -> None:
+    """How ranking gains from data, size and history; how it fares with new members, after a while, on new surfaces.
+
+    Every model is trained as long as every other one, and every figure has an interval over members.
+    """
+    import json
+
+    import torch
+    from rich.console import Console
+    from rich.markup import escape
+
+    from surfaces.curves import bench, picture
+
+    if png:
+        picture.check_matplotlib()
+    _check_writable(json_out, png)
+    torch.set_num_threads(threads or torch.get_num_threads())
+    names = [name.strip() for name in axes.split(",") if name.strip()]
+    asked = bench.shipped(
+        names, dataset=dataset.value, world=world.value, members=members, minutes=minutes, out=out, evidence=evidence
+    )
+    stderr = Console(stderr=True)
+    with progress_bar(stderr) as progress:
+        bar = progress.add_task("reading")
+        found = bench.run(
+            asked,
+            lambda line: stderr.print(escape(line), highlight=False),
+            lambda what, done, total: progress.update(bar, description=escape(what), completed=done, total=total),
+        )
+    Console().print(*bench.to_tables(found))
+    if json_out:
+        json_out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    if png:
+        png.write_bytes(picture.draw(found))
+
+
+def _check_writable(*paths: Path | None) -> None:
+    """Raises ConfigError before the work where what comes of it could not be written."""
+    from prompts.errors import ConfigError
+
+    for path in filter(None, paths):
+        if path.is_dir() or not path.absolute().parent.is_dir():
+            raise ConfigError(f"{path}: cannot be written; name a file in a folder that is there")
+
+
+@app.command("headlines")
+def headlines(
+    tests: Annotated[
+        Path, typer.Option("--tests", metavar="FILE", help="A table of A/B tests: parquet, jsonl or csv, a row a text.")
+    ],
+    columns: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMES",
+            help="What its columns are called, where they are not test_id, text, impressions, clicks and context: "
+            "test=NAME,text=NAME and so on.",
+        ),
+    ] = "",
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the runs are; stopped, they go on.")] = Path(
+        "runs/headlines"
+    ),
+    seeds: Annotated[int, typer.Option(min=1, max=10, help="Each holds out other tests.")] = 2,
+    training: Annotated[int, typer.Option("--steps", min=1, max=100_000, help="Of each training run.")] = 150,
+    json_out: JsonFile = None,
+) -> None:
+    """Which headline won its A/B test: a line through text embeddings, a nano, a student that it taught, preferences.
+
+    Each figure is a share of the tests that nothing was learned from.
+    """
+    import json
+
+    from rich.console import Console
+
+    from surfaces.headlines.stages import Bench, budget, columns_of
+
+    _check_writable(json_out)
+    bench = Bench(tests, columns_of(columns), out, training)
+    Console(stderr=True).print(budget(seeds, training))
+    found = bench.measure(seeds, lambda step: Console(stderr=True).print(f"{step} …"))
     Console().print(*found.to_tables())
     if json_out:
         json_out.write_text(json.dumps(found.to_json(), indent=2) + "\n", encoding="utf-8")

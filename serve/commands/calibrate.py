@@ -12,6 +12,7 @@ from rich.table import Table
 
 from serve.commands.parts import (
     SHIPPED_MODEL,
+    AdapterFolder,
     LedgerUrl,
     ModelFolder,
     SurfaceFolder,
@@ -31,6 +32,7 @@ def calibrate(
     ledger: LedgerUrl,
     model: ModelFolder = SHIPPED_MODEL,
     surfaces: SurfaceFolder = None,
+    adapters: AdapterFolder = None,
     members: Annotated[int | None, typer.Option(min=2, help="Draw so many members; default: all.")] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write calibration.json there; default: the model's folder.")
@@ -43,6 +45,7 @@ def calibrate(
     head's answer came true, and the calibration error before and after, of members that it was not fitted to.
     """
     from foundation.model import version
+    from surfaces.adapters import Adapters
     from surfaces.calibrated import Calibrations
     from surfaces.evaluation.calibrate import calibrate as fit
 
@@ -50,9 +53,11 @@ def calibrate(
     declared = open_registry(surfaces).declared(surface)
     with open_ledger(ledger) as opened, progress_bar(Console(stderr=True)) as progress:
         known = Calibrations.load(folder, version(model_folder(model)))
+        engine = open_engine(model)
+        Adapters(engine, adapters).load(declared)
         bar = progress.add_task(f"asking the heads of '{surface}'", total=None)
         found = fit(
-            declared, opened, open_engine(model), members=members,
+            declared, opened, engine, members=members,
             progress=lambda done, total: progress.update(bar, completed=done, total=total),
         )  # fmt: skip
     path = known.plus(surface, found).save(folder)

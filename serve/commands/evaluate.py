@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from serve.commands.parts import (
     SHIPPED_MODEL,
+    AdapterFolder,
     JsonFile,
     LedgerUrl,
     SurfaceFolder,
@@ -45,6 +46,7 @@ def evaluate(
         str, typer.Option(metavar="DIR", help="A model folder, the name of a shipped one, or none.")
     ] = SHIPPED_MODEL,
     surfaces: SurfaceFolder = None,
+    adapters: AdapterFolder = None,
     against: Annotated[
         str,
         typer.Option(
@@ -88,6 +90,7 @@ def evaluate(
     Baselines are tuned on validation by the same budget. Nothing learns from the held-out events here, and that is
     checked; whether the model did in its training is told by its model card.
     """
+    from surfaces.adapters import Adapters
     from surfaces.evaluation.suite import Asked, Suite
 
     _check_writable(out, json_out, html)
@@ -102,6 +105,7 @@ def evaluate(
             asked, open_registry(surfaces), opened, engine, out,
             _stepping(progress), lambda line: stderr.print(escape(line), highlight=False),
             None if engine is None else open_calibrations(model),
+            None if engine is None else Adapters(engine, adapters),
         )  # fmt: skip
         report = suite.run()
     _tell(report)

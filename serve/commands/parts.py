@@ -35,6 +35,12 @@ SurfaceFolder = Annotated[
     Path | None,
     typer.Option("--surfaces", metavar="DIR", help="Your surface files; they come on top of the shipped ones."),
 ]
+AdapterFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--adapters", metavar="DIR", help="A folder of adapters: `adapter: NAME` in a surface file is DIR/NAME."
+    ),
+]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Write the figures to this file, too.")]
 
 SHIPPED_MODEL = "nano"

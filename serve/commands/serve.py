@@ -8,6 +8,7 @@ import typer
 
 from serve.commands.parts import (
     SHIPPED_MODEL,
+    AdapterFolder,
     LedgerUrl,
     ModelFolder,
     SurfaceFolder,
@@ -23,6 +24,7 @@ def serve(
     ledger: LedgerUrl,
     model: ModelFolder = SHIPPED_MODEL,
     surfaces: SurfaceFolder = None,
+    adapters: AdapterFolder = None,
     host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 is every one.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="The port; 0 takes any that is free.")] = 8000,
     cache_mb: Annotated[
@@ -41,7 +43,7 @@ def serve(
             registry = open_registry(surfaces)
             step("loading the model")
             engine = open_engine(model, cache_bytes=cache_mb << 20, precision=precision)
-            services = Services.open(opened, engine, registry, step, open_calibrations(model))
+            services = Services.open(opened, engine, registry, step, open_calibrations(model), adapters)
         if opened.note:
             typer.echo(f"the ledger: {opened.note}", err=True)
         typer.echo(f"prismrank serves at {server.address(bound)}; Ctrl-C ends it", err=True)

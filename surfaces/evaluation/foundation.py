@@ -23,7 +23,7 @@ from surfaces.visit import Visit
 
 
 class FoundationMethod:
-    """Scores by utility. The evidence in its leaves comes from sources fitted to `train` alone.
+    """Scores by utility, under the surface's adapter. The evidence comes from sources fitted to `train` alone.
 
     Without `evidence` it is the method `zero_shot`: the model reads the texts, and nothing that other members did. The
     `calibration` was fitted to leaves with evidence, so that method leaves it aside.
@@ -58,7 +58,7 @@ class FoundationMethod:
 
     def judge(self, visit: Visit, items: Sequence[str]) -> Judged:
         """The utility that the surface's heads give, and the heads' own values."""
-        tree = self._engine.read(self.tree(visit, items))
+        tree = self._engine.read(self.tree(visit, items)).adapted(self.spec.adapter or "")
         scored = self._engine.score([tree])[0]
         known = visit.lookup(items)
         reading = read_heads(

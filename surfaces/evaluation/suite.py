@@ -20,6 +20,7 @@ from foundation.engine.base import Engine
 from prompts.errors import ConfigError, LedgerError, PrismrankError
 from prompts.suggest import suggest
 from prompts.verbalize import TrunkForm
+from surfaces.adapters import Adapters
 from surfaces.calibrated import CalibratedSurface, Calibrations
 from surfaces.evaluation import fusion, leaks, lists, protocols
 from surfaces.evaluation.coverage import Coverage, coverage
@@ -83,7 +84,7 @@ def names(*, model: bool) -> list[str]:
 class Suite:
     """One evaluation, ready to run. Without an engine the methods that need a model are not to be had.
 
-    `calibrations` are those of the engine's weights.
+    `calibrations` are those of the engine's weights, `adapters` what the surface may name.
     """
 
     asked: Asked
@@ -94,6 +95,7 @@ class Suite:
     step: Step = lambda *_: None
     tell: Tell = lambda _: None
     calibrations: Calibrations | None = None
+    adapters: Adapters | None = None
 
     @cached_property
     def spec(self) -> SurfaceSpec:
@@ -156,6 +158,8 @@ class Suite:
 
     def run(self) -> Report:
         """Does it all. Raises PrismrankError for what cannot be done, LeakError for what would be no evaluation."""
+        if self.adapters:
+            self.adapters.load(self.registry.declared(self.asked.surface))
         outside = {name: FromFile(Path(name)) for name in self.wanted if name.endswith(FILE)}
         self._foretell()
         tuned, absent = self._all_tuned()
@@ -354,7 +358,10 @@ class Suite:
 
     @property
     def _model_version(self) -> str:
-        return self.engine.model_version if self.engine else "none"
+        """The weights that rank, those of an adapter among them."""
+        if self.engine is None or self.adapters is None or self.spec.adapter is None:
+            return self.engine.model_version if self.engine else "none"
+        return f"{self.engine.model_version}+{self.spec.adapter}@{self.adapters.version(self.spec.adapter)}"
 
     @cached_property
     def _code(self) -> str:

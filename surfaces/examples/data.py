@@ -1,4 +1,4 @@
-"""The ledgers of a run, and the trees and validations that come of them."""
+"""Where a run's data come from: ledgers, and tables of A/B tests."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from foundation.training.distributed import Processes
 from prompts.errors import ConfigError
+from surfaces.examples.tests import Columns, SplitTests
 from surfaces.ledger.store import Ledger
 from surfaces.ledger.tables import import_tables
 from surfaces.worlds.movielens import load_movielens
@@ -18,7 +19,7 @@ from surfaces.worlds.network import Network
 
 
 class DataSpec(BaseModel):
-    """Where members and events come from, and which surfaces learn from them."""
+    """Where members and events come from, or A/B tests, and which surfaces learn from them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -26,14 +27,17 @@ class DataSpec(BaseModel):
     ledger: str | None = Field(None, description="A ledger's address.")
     dataset: Literal["movielens-100k"] | None = None
     world: Literal["network"] | None = None
+    tests: Path | None = Field(None, description="A table of A/B tests: .parquet, .jsonl or .csv, a row for each text.")
+    columns: Columns = Field(Columns(), description="What the columns of a table of tests are called.")
+    held_out: float = Field(0.2, ge=0, le=0.8, description="Share of the tests that nothing is learned from.")
     members: int = Field(1_000, ge=10, description="Of a world.")
-    seed: int = Field(0, ge=0, description="Draws a world.")
+    seed: int = Field(0, ge=0, description="Draws a world, and which tests are held out.")
     learn: bool = Field(True, description="Whether its surfaces are learned from, or held out and only validated.")
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
-        if sum(place is not None for place in (self.ledger, self.dataset, self.world)) != 1:
-            raise ValueError("give one of 'ledger', 'dataset' and 'world'")
+        if sum(place is not None for place in (self.ledger, self.dataset, self.world, self.tests)) != 1:
+            raise ValueError("give one of 'ledger', 'dataset' and 'world', or 'tests'")
         return self
 
     @property
@@ -62,6 +66,13 @@ def _opened(spec: DataSpec, folder: Path) -> Iterator[Ledger]:
             import_tables(load_movielens() if spec.dataset else Network(spec.members, spec.seed).tables(), ledger)
     with ledger:
         yield ledger
+
+
+def split_tests(spec: DataSpec) -> SplitTests:
+    """The A/B tests. Raises ConfigError, also where there are none, and LedgerError as `SplitTests.read` does."""
+    if spec.tests is None:
+        raise ConfigError(f"data: the surface '{spec.surfaces[0]}' has no 'tests'; give a table of A/B tests")
+    return SplitTests.read(spec.tests, spec.columns, held_out=spec.held_out, seed=spec.seed)
 
 
 def check_surfaces(specs: Sequence[DataSpec]) -> None:

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
 from foundation.training.labels import LabelledTree
-from surfaces.examples.trees import Examples
+from surfaces.spec import SurfaceSpec
+
+
+class Part(Protocol):
+    """One surface's trees."""
+
+    spec: SurfaceSpec
+
+    @property
+    def size(self) -> int:
+        """How many spots there are to learn from."""
+        ...
+
+    def drawn(self, rng: np.random.Generator) -> LabelledTree:
+        """A tree at random."""
+        ...
 
 
 class Mix:
@@ -15,7 +31,7 @@ class Mix:
 
     def __init__(
         self,
-        parts: Sequence[Examples],
+        parts: Sequence[Part],
         *,
         trees_per_step: int,
         seed: int,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import NamedTuple
 
@@ -69,6 +69,17 @@ class Course:
         """Places of what is held out."""
         found: Sequence[int] = self.places_C[self.learned :].tolist()
         return found
+
+    @property
+    def times_S(self) -> npt.NDArray[np.float64]:
+        """When each spot's item was chosen, or its slate shown, in the ledger's clock."""
+        acts, spots = self.timeline.acts, zip(self.spots_S, self.which_S, strict=True)
+        times = [acts[place].timestamp if which >= 0 else self.slates[-1 - which].time for place, which in spots]
+        return np.array(times, dtype=np.float64)
+
+    def at(self, kept_S: npt.NDArray[np.bool_]) -> Course:
+        """The same, with leaves at these spots alone."""
+        return replace(self, spots_S=self.spots_S[kept_S], which_S=self.which_S[kept_S])
 
 
 def timelines(ledger: Ledger, form: TrunkForm, engine: Engine, folds: int) -> list[Timeline]:

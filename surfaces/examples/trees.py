@@ -9,8 +9,9 @@ Legend of array names: A advisers, I items, L leaves.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -97,6 +98,24 @@ class Examples:
     def size(self) -> int:
         """How many spots there are to learn from."""
         return sum(len(each.spots_S) for each in self.courses)
+
+    @property
+    def newest(self) -> float:
+        """The time of the newest spot, in the ledger's clock. Raises ValueError where there is none."""
+        return float(max(each.times_S.max() for each in self.courses))
+
+    def only(self, courses: Sequence[Course]) -> Self:
+        """The same with trees of these courses alone; what sources know, and what is held out, stays as it is."""
+        found = copy(self)
+        found.courses = [each for each in courses if len(each.spots_S)]
+        return found
+
+    def parted(self, moment: float) -> tuple[Self, Self]:
+        """Those whose leaves hang later than a moment, and those whose leaves do not; one of them may be empty."""
+        late = [each.times_S > moment for each in self.courses]
+        new = [each.at(late_S) for each, late_S in zip(self.courses, late, strict=True)]
+        old = [each.at(~late_S) for each, late_S in zip(self.courses, late, strict=True)]
+        return self.only(new), self.only(old)
 
     def batch(self, step: int) -> list[LabelledTree]:
         """The trees of one step: members in a new order every epoch, the same for the same step."""
@@ -194,8 +213,10 @@ class Examples:
             labels.add(hung)
             if which >= 0:
                 pairs += self._pair(course, place, int(course.items_C[which]), voice)
-        tree = self.shelf.engine.read(PromptTree(tuple(nodes)))
-        return LabelledTree(tree, tuple(labels.lists), tuple(labels.choices), tuple(labels.graded), tuple(pairs))
+        prompt = PromptTree(tuple(nodes))
+        tree = self.shelf.engine.read(prompt).adapted(self.spec.adapter or "")
+        known = (tuple(labels.lists), tuple(labels.choices), tuple(labels.graded), tuple(pairs))
+        return LabelledTree(tree, *known, prompt=prompt)
 
     def _stem(self, voice: Voice, chosen: Sequence[int], rng: np.random.Generator) -> tuple[Piece, ...]:
         """The surface's stem; for a share of positions its context names some of what the chosen item has."""

@@ -23,7 +23,8 @@ from tests.serve.conftest import fill
 COMMANDS = [
     ["demo"], ["import"], ["train"], ["evaluate"], ["serve"], ["surface"], ["surface", "check"], ["surface", "list"],
     ["surface", "schema"], ["surface", "preview"], ["surface", "init"], ["surface", "diff"],
-    ["bench"], ["bench", "score"], ["bench", "train"], ["bench", "experiments"],
+    ["bench"], ["bench", "score"], ["bench", "train"], ["bench", "experiments"], ["bench", "curves"],
+    ["bench", "headlines"],
     ["model"], ["model", "pull"], ["model", "upcycle"], ["model", "plan"], ["calibrate"],
 ]  # fmt: skip
 

@@ -13,6 +13,7 @@ from rich.text import Text
 from prompts.errors import SpecError, UnknownError
 from serve.commands.parts import (
     SHIPPED_MODEL,
+    AdapterFolder,
     SurfaceFolder,
     model_folder,
     open_engine,
@@ -38,6 +39,7 @@ def check(
     model: Annotated[
         str, typer.Option(metavar="DIR", help="The model that will rank: a folder, the name of a shipped one, or none.")
     ] = SHIPPED_MODEL,
+    adapters: AdapterFolder = None,
     ledger: Annotated[
         str | None, typer.Option("--ledger", metavar="URL", help="Try the surfaces out on this ledger.")
     ] = None,
@@ -59,7 +61,7 @@ def check(
     if ledger is None:
         tried = [_alone(file) for file in read]
     else:
-        tried = _beside(ledger, registry, read, model, member or (), members, seed)
+        tried = _beside(ledger, registry, read, model, adapters, member or (), members, seed)
     warned = [_tell(file, registry, each) for file, each in zip(read, tried, strict=True)]
     if strict and any(warned):
         raise typer.Exit(DOUBTFUL)
@@ -106,6 +108,7 @@ def _beside(
     registry: Registry,
     files: Sequence[SpecFile],
     model: str,
+    adapters: Path | None,
     asked: Sequence[str],
     draw: int,
     seed: int,
@@ -119,7 +122,7 @@ def _beside(
         if missing:
             raise UnknownError(f"--member: the ledger knows no member '{missing[0][:80]}'")
         engine = None if model == NO_MODEL else open_engine(model)
-        bench = Bench(ledger, registry, engine, asked, draw, seed)
+        bench = Bench(ledger, registry, engine, asked, draw, seed, adapters)
         found: list[Tried | None] = []
         for file in files:
             step(f"trying out '{file.name}'")

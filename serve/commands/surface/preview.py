@@ -13,6 +13,7 @@ from rich.table import Table
 from prompts.errors import SpecError
 from serve.commands.parts import (
     SHIPPED_MODEL,
+    AdapterFolder,
     LedgerUrl,
     ModelFolder,
     SurfaceFolder,
@@ -35,6 +36,7 @@ def preview(
     member: Annotated[str, typer.Option(metavar="ID", help="For whom.")],
     surfaces: SurfaceFolder = None,
     model: ModelFolder = SHIPPED_MODEL,
+    adapters: AdapterFolder = None,
     k: Annotated[int, typer.Option("--k", "-k", min=1, max=1000, help="How many candidates to show.")] = 5,
     query: Annotated[str | None, typer.Option(metavar="TEXT", help="What the member searches for.")] = None,
     context: Annotated[
@@ -50,7 +52,8 @@ def preview(
     with open_ledger(ledger) as opened:
         opened.member(member)  # said before the model is loaded
         with steps("loading the model") as step:
-            services = Services(opened, open_engine(model), registry, calibrations=open_calibrations(model))
+            calibrations = open_calibrations(model)
+            services = Services(opened, open_engine(model), registry, calibrations=calibrations, adapters=adapters)
             step(f"fitting the sources of '{name}'")
             ready = services.prepare(name)
             step("ranking")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from rich import box
@@ -51,6 +52,7 @@ class Bench:
     members: Sequence[str] = ()
     draw: int = 5
     seed: int = 0
+    adapters: Path | None = None
 
     def tried(self, file: SpecFile, spec: SurfaceSpec) -> Tried:
         """The surface beside the ledger. Raises ConfigError for what is not to be had there."""
@@ -63,7 +65,7 @@ class Bench:
     def _trials(self, spec: SurfaceSpec) -> Iterator[Trial]:
         if self.engine is None:
             return
-        services = Services(self.ledger, self.engine, self.registry)
+        services = Services(self.ledger, self.engine, self.registry, adapters=self.adapters)
         surface = services.prepare(spec.surface)
         for member in self.members or draw_members(self.ledger, spec.item_kind, self.draw, self.seed):
             yield _trial(dry_run(RankRequest(member_id=member), surface, services), surface)
