@@ -206,8 +206,9 @@ def _contrasts(
     pairs: Sequence[Pair], unit_UD: torch.Tensor, row: Mapping[tuple[int, ...], int], temperature: float
 ) -> torch.Tensor:
     """Losses [pairs] of one group; what a history holds, or is the target itself, is no other target for it."""
-    aims = list(dict.fromkeys(pair.target for pair in pairs))
-    share_T = unit_UD.new_tensor([{pair.target: pair.log_share for pair in pairs}[aim] for aim in aims])
+    share = {pair.target: pair.log_share for pair in pairs}
+    aims = {aim: place for place, aim in enumerate(share)}
+    share_T = unit_UD.new_tensor(list(share.values()))
     weight_PU = unit_UD.new_zeros(len(pairs), len(unit_UD))
     for n, pair in enumerate(pairs):
         at = torch.tensor([row[text] for text in pair.history])
@@ -216,7 +217,7 @@ def _contrasts(
     logits_PT = member_PD @ unit_UD[[row[aim] for aim in aims]].T / temperature - share_T
     known = [set(pair.history) - {pair.target} for pair in pairs]
     seen_PT = torch.tensor([[aim in history for aim in aims] for history in known])
-    target_P = torch.tensor([aims.index(pair.target) for pair in pairs])
+    target_P = torch.tensor([aims[pair.target] for pair in pairs])
     return F.cross_entropy(logits_PT.masked_fill(seen_PT, float("-inf")), target_P, reduction="none")
 
 

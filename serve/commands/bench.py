@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from serve.commands.importing import Dataset, World
-from serve.commands.parts import SHIPPED_MODEL, JsonFile, ModelFolder, model_folder, progress_bar, steps
+from serve.commands.parts import (
+    SHIPPED_MODEL,
+    JsonFile,
+    ModelFolder,
+    check_writable,
+    model_folder,
+    progress_bar,
+    stepping,
+    steps,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Measure speed on this machine, each time against a naive way.")
 
@@ -116,7 +125,7 @@ def curves(
 
     if png:
         picture.check_matplotlib()
-    _check_writable(json_out, png)
+    check_writable(json_out, png, folder=out)
     torch.set_num_threads(threads or torch.get_num_threads())
     names = [name.strip() for name in axes.split(",") if name.strip()]
     asked = bench.shipped(
@@ -124,26 +133,12 @@ def curves(
     )
     stderr = Console(stderr=True)
     with progress_bar(stderr) as progress:
-        bar = progress.add_task("reading")
-        found = bench.run(
-            asked,
-            lambda line: stderr.print(escape(line), highlight=False),
-            lambda what, done, total: progress.update(bar, description=escape(what), completed=done, total=total),
-        )
+        found = bench.run(asked, lambda line: stderr.print(escape(line), highlight=False), stepping(progress))
     Console().print(*bench.to_tables(found))
     if json_out:
         json_out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     if png:
         png.write_bytes(picture.draw(found))
-
-
-def _check_writable(*paths: Path | None) -> None:
-    """Raises ConfigError before the work where what comes of it could not be written."""
-    from prompts.errors import ConfigError
-
-    for path in filter(None, paths):
-        if path.is_dir() or not path.absolute().parent.is_dir():
-            raise ConfigError(f"{path}: cannot be written; name a file in a folder that is there")
 
 
 @app.command("headlines")
@@ -176,7 +171,7 @@ def headlines(
 
     from surfaces.headlines.stages import Bench, budget, columns_of
 
-    _check_writable(json_out)
+    check_writable(json_out, folder=out)
     bench = Bench(tests, columns_of(columns), out, training)
     Console(stderr=True).print(budget(seeds, training))
     found = bench.measure(seeds, lambda step: Console(stderr=True).print(f"{step} …"))

@@ -17,18 +17,17 @@ from serve.commands.parts import (
     JsonFile,
     LedgerUrl,
     SurfaceFolder,
+    check_writable,
     open_calibrations,
     open_engine,
     open_ledger,
     open_registry,
     progress_bar,
+    stepping,
 )
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from surfaces.evaluation.report import Report
-    from surfaces.evaluation.suite import Step
 
 
 class ProtocolName(StrEnum):
@@ -93,7 +92,11 @@ def evaluate(
     from surfaces.adapters import Adapters
     from surfaces.evaluation.suite import Asked, Suite
 
-    _check_writable(out, json_out, html)
+    check_writable(json_out, html, folder=out)
+    if html:
+        from surfaces.evaluation.plots import check_matplotlib
+
+        check_matplotlib()
     stderr = Console(stderr=True)
     with open_ledger(ledger) as opened, progress_bar(stderr) as progress:
         asked = Asked(
@@ -103,7 +106,7 @@ def evaluate(
         engine = None if model == "none" else open_engine(model)
         suite = Suite(
             asked, open_registry(surfaces), opened, engine, out,
-            _stepping(progress), lambda line: stderr.print(escape(line), highlight=False),
+            stepping(progress), lambda line: stderr.print(escape(line), highlight=False),
             None if engine is None else open_calibrations(model),
             None if engine is None else Adapters(engine, adapters),
         )  # fmt: skip
@@ -115,38 +118,6 @@ def evaluate(
         from surfaces.evaluation.page import page
 
         html.write_text(page(report.told), encoding="utf-8")
-
-
-def _check_writable(out: Path | None, json_out: Path | None, html: Path | None) -> None:
-    """Raises ConfigError before the work where what comes of it could not be written."""
-    from prompts.errors import ConfigError
-
-    if out and out.exists() and not out.is_dir():
-        raise ConfigError(f"{out}: it is a file; --out names a folder")
-    for path in filter(None, (json_out, html)):
-        if path.is_dir():
-            raise ConfigError(f"{path}: it is a folder; name a file in it")
-        if not path.absolute().parent.is_dir():
-            raise ConfigError(f"{path}: there is no folder {path.absolute().parent}; make it first")
-    if html:
-        from surfaces.evaluation.plots import check_matplotlib
-
-        check_matplotlib()
-
-
-def _stepping(progress: Progress) -> Step:
-    """One bar a step: it says what is going on, and how much of it is done."""
-    bars: dict[str, int] = {}
-
-    def step(what: str, done: int, total: int) -> None:
-        if what not in bars:
-            for bar in bars.values():
-                progress.update(progress.task_ids[bar], visible=False)
-            bars[what] = len(bars)
-            progress.add_task(what, total=total)
-        progress.update(progress.task_ids[bars[what]], completed=done, total=total, visible=True)
-
-    return step
 
 
 def _tell(report: Report) -> None:

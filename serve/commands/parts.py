@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
 if TYPE_CHECKING:
@@ -95,3 +96,31 @@ def steps(first: str) -> Iterator[Callable[[str], None]]:
 def progress_bar(console: Console) -> Progress:
     """A bar that leaves no trace, and is not drawn where nobody watches."""
     return Progress(console=console, transient=True, disable=not console.is_terminal)
+
+
+def stepping(progress: Progress) -> Callable[[str, int, int], None]:
+    """One bar a step: it says what is going on, and how much of it is done."""
+    bars: dict[str, int] = {}
+
+    def step(what: str, done: int, total: int) -> None:
+        if what not in bars:
+            for bar in bars.values():
+                progress.update(progress.task_ids[bar], visible=False)
+            bars[what] = len(bars)
+            progress.add_task(escape(what), total=total)
+        progress.update(progress.task_ids[bars[what]], completed=done, total=total, visible=True)
+
+    return step
+
+
+def check_writable(*files: Path | None, folder: Path | None = None) -> None:
+    """Raises ConfigError before the work where what comes of it could not be written."""
+    from prompts.errors import ConfigError
+
+    if folder and folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder}: it is a file; --out names a folder")
+    for path in filter(None, files):
+        if path.is_dir():
+            raise ConfigError(f"{path}: it is a folder; name a file in it")
+        if not path.absolute().parent.is_dir():
+            raise ConfigError(f"{path}: there is no folder {path.absolute().parent}; make it first")

@@ -21,11 +21,11 @@ def train(
 ) -> None:
     """Train a model on labelled trees, as a configuration says. A run that was stopped goes on where it was."""
     if since is None:
-        from surfaces import training
+        from surfaces.training import run as training
 
         folder = training.run(config, fresh=fresh)
     else:
-        from surfaces import update
+        from surfaces.training import update
 
         folder, figures = update.run(config, since, fresh=fresh)
         for each in figures:

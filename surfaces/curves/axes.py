@@ -24,7 +24,7 @@ from surfaces.evaluation.protocols import (
 )
 from surfaces.evaluation.segments import DAY
 from surfaces.sources.fit import interactions_of
-from surfaces.training import Taught
+from surfaces.training.run import Taught
 
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
 SCALES = (1 / 2, 1.0, 2.0)

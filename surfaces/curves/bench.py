@@ -6,7 +6,6 @@ keys of all that they depend on, so that a bench which was stopped goes on there
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ import numpy as np
 import torch
 from rich.table import Table
 
-import surfaces
 from foundation.bench.machine import machine
 from foundation.engine.heap import keep_freed_memory
 from prompts.errors import ConfigError
@@ -28,10 +26,10 @@ from surfaces.curves.axes import AXES, Point
 from surfaces.curves.trial import Laboratory, Outcome, Step
 from surfaces.evaluation.bootstrap import intervals
 from surfaces.evaluation.foundation import FoundationMethod
-from surfaces.evaluation.results import kept, key_of
+from surfaces.evaluation.results import code_version, kept, key_of
 from surfaces.evaluation.run import Keeping, rank
 from surfaces.examples.data import DataSpec
-from surfaces.training import TrainConfig, ValidationSettings, lessons
+from surfaces.training.run import TrainConfig, ValidationSettings, lessons
 
 FIGURES = ("ndcg@10", "hr@10", "auc")
 VALIDATION = ValidationSettings(members=200, candidates=100)
@@ -90,7 +88,7 @@ def run(asked: Asked, tell: Tell = lambda _: None, step: Step = lambda *_: None)
     Raises ConfigError, LedgerError.
     """
     keep_freed_memory()
-    version = code()
+    version = code_version()
     with ExitStack() as stack:
         labs = {
             unseen: Laboratory(
@@ -181,14 +179,3 @@ def to_tables(found: Found) -> Iterator[Table]:
                 f"{point['parameters']:,}", f"{point['leaves']:,}",
             )  # fmt: skip
         yield table
-
-
-def code() -> str:
-    """Sixteen hex digits of the programme and its files of settings: results of another one are not taken up."""
-    told = hashlib.sha256()
-    root = Path(surfaces.__file__).parent.parent
-    for floor in ("prompts", "foundation", "surfaces", "configs"):
-        for path in sorted((root / floor).rglob("*")):
-            if path.suffix in (".py", ".yaml"):
-                told.update(path.read_bytes())
-    return told.hexdigest()[:16]

@@ -26,7 +26,7 @@ from prompts.errors import ConfigError
 from surfaces.evaluation.results import kept, key_of
 from surfaces.examples.timelines import Timeline
 from surfaces.examples.trees import Shelf
-from surfaces.training import Taught, TrainConfig, examples_of, mixed, new_encoder, new_model
+from surfaces.training.run import Taught, TrainConfig, examples_of, mixed, new_encoder, new_model
 
 PROBE = 6
 """Steps that tell how long one takes."""

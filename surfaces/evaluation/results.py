@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -15,6 +16,7 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
+import surfaces
 from surfaces.evaluation.metrics import METRICS
 from surfaces.evaluation.protocols import Case
 
@@ -155,3 +157,15 @@ def outcomes(case: Case, items: list[str], actions: Mapping[str, frozenset[str]]
 def _file_name(name: str) -> str:
     """A method's name as a file's: other systems are called as they like."""
     return name if name.isidentifier() else f"file-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+
+
+@cache
+def code_version() -> str:
+    """Sixteen hex digits of the programme and its files of settings: results of another one are not taken up."""
+    told = hashlib.sha256()
+    root = Path(surfaces.__file__).parent.parent
+    for floor in ("prompts", "foundation", "surfaces", "configs"):
+        for path in sorted((root / floor).rglob("*")):
+            if path.suffix in (".py", ".yaml"):
+                told.update(path.read_bytes())
+    return told.hexdigest()[:16]

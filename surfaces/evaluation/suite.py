@@ -14,7 +14,6 @@ from typing import TypedDict, get_args
 
 import polars as pl
 
-import surfaces
 from foundation.bench.machine import machine
 from foundation.engine.base import Engine
 from prompts.errors import ConfigError, LedgerError, PrismrankError
@@ -29,7 +28,7 @@ from surfaces.evaluation.method import FromFile, FromRetrieval, FromSource, Meth
 from surfaces.evaluation.protocols import Protocol, Split
 from surfaces.evaluation.recipes import recipes
 from surfaces.evaluation.report import MODELS, RETRIEVAL, SOURCES_ALONE, Report
-from surfaces.evaluation.results import kept, key_of
+from surfaces.evaluation.results import code_version, kept, key_of
 from surfaces.evaluation.run import Keeping, rank
 from surfaces.evaluation.tuning import BUDGET, MEMBERS, Tuned, tune
 from surfaces.ledger.store import Ledger
@@ -364,19 +363,9 @@ class Suite:
         return f"{self.engine.model_version}+{self.spec.adapter}@{self.adapters.version(self.spec.adapter)}"
 
     @cached_property
-    def _code(self) -> str:
-        """Sixteen hex digits of the programme itself: results of another one are not taken up."""
-        told = hashlib.sha256()
-        root = Path(surfaces.__file__).parent.parent
-        for floor in ("prompts", "foundation", "surfaces"):
-            for path in sorted((root / floor).rglob("*.py")):
-                told.update(path.read_bytes())
-        return told.hexdigest()[:16]
-
-    @cached_property
     def _basis(self) -> str:
         """What every result depends on, beside the split: the programme, the surface, all texts of the ledger."""
-        told = hashlib.sha256(f"{self._code} {self._surface_version} {self._calibration!r}".encode())
+        told = hashlib.sha256(f"{code_version()} {self._surface_version} {self._calibration!r}".encode())
         for row in (*self.ledger.all_items(), *self.ledger.all_members()):
             told.update(json.dumps(row, sort_keys=True).encode())
         return told.hexdigest()[:16]

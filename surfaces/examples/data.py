@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from foundation.training.distributed import Processes
 from prompts.errors import ConfigError
-from surfaces.examples.tests import Columns, SplitTests
+from surfaces.examples.ab_tests import Columns, SplitTests
 from surfaces.ledger.store import Ledger
 from surfaces.ledger.tables import import_tables
 from surfaces.worlds.movielens import load_movielens

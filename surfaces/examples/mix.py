@@ -51,5 +51,8 @@ class Mix:
     def batch(self, step: int) -> list[LabelledTree]:
         """The trees of one step; the same step gives the same trees."""
         rng = np.random.default_rng((self.seed, step))
-        drawn = rng.choice(len(self.parts), self.trees_per_step, p=self.shares)
-        return [self.parts[int(part)].drawn(rng) for part in drawn]
+        return [self.drawn(rng) for _ in range(self.trees_per_step)]
+
+    def drawn(self, rng: np.random.Generator) -> LabelledTree:
+        """A tree of a part at random."""
+        return self.parts[int(rng.choice(len(self.parts), p=self.shares))].drawn(rng)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from foundation.engine.base import Engine
-from prompts.tree import Piece
+from prompts.errors import TrainingError
+from prompts.tree import Piece, PromptNode, PromptTree
 from prompts.verbalize import Happening, TrunkForm, compressed, event_piece, fitted
 from surfaces.compose import leaf_piece, stem_pieces
 from surfaces.examples.settings import ExampleSettings
@@ -30,12 +31,23 @@ class Style:
     unsaid: frozenset[str] = frozenset()
     _events: dict[tuple[str, str], Piece] = field(default_factory=dict)
     _leaves: dict[str, Piece] = field(default_factory=dict)
+    _tokens: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def leaf(self, item: Item) -> Piece:
         """An item as a candidate."""
         if item.item_id not in self._leaves:
             self._leaves[item.item_id] = leaf_piece(self.spec, self._attributes(item))
         return self._leaves[item.item_id]
+
+    def tokens(self, item: Item) -> tuple[int, ...]:
+        """A candidate's text as the model's compressor reads it. Raises TrainingError for a model without one."""
+        if item.item_id not in self._tokens:
+            leaf = self.leaf(item)._replace(compress=True)
+            (node,) = self.engine.read(PromptTree((PromptNode((leaf,)),))).nodes
+            if not node.vectors or not isinstance(node.vectors[0], tuple):
+                raise TrainingError("loss.contrast: it brings vectors of texts together, and this model makes none")
+            self._tokens[item.item_id] = node.vectors[0]
+        return self._tokens[item.item_id]
 
     def stem(self, context: Mapping[str, object] | None = None) -> tuple[Piece, ...]:
         """The surface's instruction, and what it says of a context."""

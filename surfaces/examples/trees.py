@@ -8,7 +8,7 @@ Legend of array names: A advisers, I items, L leaves.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import NamedTuple, Self
@@ -27,7 +27,7 @@ from surfaces.examples.labels import Hung, Labels
 from surfaces.examples.settings import ExampleSettings
 from surfaces.examples.styles import Style, styles
 from surfaces.examples.timelines import Course, Integers, Reading, Slate, Timeline, course, timelines
-from surfaces.ledger.records import Clock
+from surfaces.ledger.records import Clock, Item
 from surfaces.ledger.store import Ledger
 from surfaces.sources.base import NOTHING, Interactions, Materials, Scores
 from surfaces.sources.fit import advisers
@@ -44,20 +44,29 @@ FAVOURED = 75
 
 @dataclass(frozen=True)
 class Shelf:
-    """One ledger for training: timelines, and what is held out of them by any of its surfaces."""
+    """One ledger for training: items by id, timelines, and what is held out of them by any of its surfaces.
+
+    `pairs`: whether trees bring texts that were chosen after others, for a contrast of their vectors.
+    """
 
     ledger: Ledger
     form: TrunkForm
     engine: Engine
     settings: ExampleSettings
+    pairs: bool
+    items: Mapping[str, Item]
     timelines: Sequence[Timeline]
     timed: bool
     held: dict[str, set[int]]
 
     @classmethod
-    def of(cls, ledger: Ledger, form: TrunkForm, engine: Engine, settings: ExampleSettings) -> Shelf:
-        """Reads the ledger's timelines."""
-        return cls(ledger, form, engine, settings, timelines(ledger, form, engine, FOLDS), ledger.clock == "time", {})
+    def of(
+        cls, ledger: Ledger, form: TrunkForm, engine: Engine, settings: ExampleSettings, *, pairs: bool = False
+    ) -> Shelf:
+        """Reads the ledger's items and timelines."""
+        items = {item.item_id: item for item in ledger.all_items()}
+        lines, timed = timelines(ledger, form, engine, FOLDS), ledger.clock == "time"
+        return cls(ledger, form, engine, settings, pairs, items, lines, timed, {})
 
 
 class Voice(NamedTuple):
@@ -69,15 +78,13 @@ class Voice(NamedTuple):
 
 
 class Examples:
-    """Labelled trees of one surface over one ledger. Implements `foundation.training.trainer.Data`."""
+    """Labelled trees of one surface over one ledger: a part of a `Mix`."""
 
-    def __init__(self, spec: SurfaceSpec, shelf: Shelf, *, trees_per_step: int = 1, seed: int = 0) -> None:
+    def __init__(self, spec: SurfaceSpec, shelf: Shelf, *, seed: int = 0) -> None:
         """Raises ConfigError when no member has enough choices."""
         self.spec, self.shelf, self.settings = spec, shelf, shelf.settings
-        self.trees_per_step, self.seed = trees_per_step, seed
         self.items = shelf.ledger.all_items(spec.item_kind)
         self.index = {item.item_id: place for place, item in enumerate(self.items)}
-        self._all_items = {item.item_id: item for item in shelf.ledger.all_items()}
         reading = Reading(spec.surface, self.index, frozenset(spec.unwanted), wanted_actions(spec, shelf.ledger))
         every = [course(timeline, reading, self.settings.holdout) for timeline in shelf.timelines]
         for each in every:
@@ -117,11 +124,6 @@ class Examples:
         old = [each.at(~late_S) for each, late_S in zip(self.courses, late, strict=True)]
         return self.only(new), self.only(old)
 
-    def batch(self, step: int) -> list[LabelledTree]:
-        """The trees of one step: members in a new order every epoch, the same for the same step."""
-        rng = np.random.default_rng((self.seed, step))
-        return [self.tree(self.courses[number], rng) for number in self._members(step)]
-
     def drawn(self, rng: np.random.Generator) -> LabelledTree:
         """The tree of a member at random."""
         return self.tree(self.courses[int(rng.integers(len(self.courses)))], rng)
@@ -158,15 +160,6 @@ class Examples:
             budget = int(np.exp(rng.uniform(np.log(8), np.log(budget))))
         return Voice(style, tuple(np.flatnonzero(heard_A).tolist()), budget)
 
-    def _members(self, step: int) -> list[int]:
-        size = len(self.courses)
-        places = range(step * self.trees_per_step, (step + 1) * self.trees_per_step)
-        orders = {epoch: self._order(epoch) for epoch in {place // size for place in places}}
-        return [int(orders[place // size][place % size]) for place in places]
-
-    def _order(self, epoch: int) -> Integers:
-        return np.random.default_rng((self.seed, 1 << 40, epoch)).permutation(len(self.courses))
-
     def _kept(self, timeline: Timeline, end: int, voice: Voice, rng: np.random.Generator) -> tuple[Integers, int]:
         """The places of a trunk's events before `end`, thinned out, and the place where its window begins.
 
@@ -188,7 +181,7 @@ class Examples:
 
     def _event(self, timeline: Timeline, place: int, number: int, total: int, voice: Voice) -> Piece:
         act = timeline.acts[place]
-        return voice.style.event(self._all_items[act.item_id], act.action, number, total)
+        return voice.style.event(self.shelf.items[act.item_id], act.action, number, total)
 
     def _labelled(
         self, course: Course, kept: Integers, spots: Integers, voice: Voice, rng: np.random.Generator
@@ -211,7 +204,7 @@ class Examples:
                 for item, said in zip(hung.items, self._said(found_AI, course, place, hung.items, voice), strict=True)
             )
             labels.add(hung)
-            if which >= 0:
+            if self.shelf.pairs and which >= 0:
                 pairs += self._pair(course, place, int(course.items_C[which]), voice)
         prompt = PromptTree(tuple(nodes))
         tree = self.shelf.engine.read(prompt).adapted(self.spec.adapter or "")
@@ -309,16 +302,9 @@ class Examples:
         if not last:
             return []
         weights = 0.5 ** (np.arange(len(last) - 1, -1, -1.0) / HALF_LIFE)
-        encode = self._encode
-        texts = tuple(encode(voice.style.leaf(self.items[item])) for item in last)
-        share = float(self._share_I[target])
-        aim = encode(voice.style.leaf(self.items[target]))
-        return [Pair(texts, tuple(weights / weights.sum()), aim, float(np.log(share)), self.spec.surface)]
-
-    def _encode(self, piece: Piece) -> tuple[int, ...]:
-        """A text's tokens, as the compressor reads them."""
-        node = self.shelf.engine.read(PromptTree((PromptNode((piece._replace(compress=True),)),))).nodes[0]
-        return node.vectors[0] if node.vectors and isinstance(node.vectors[0], tuple) else ()
+        texts = tuple(voice.style.tokens(self.items[item]) for item in last)
+        aim, share = voice.style.tokens(self.items[target]), float(np.log(self._share_I[target]))
+        return [Pair(texts, tuple(weights / weights.sum()), aim, share, self.spec.surface)]
 
     def _shares(self, every: Sequence[Course]) -> npt.NDArray[np.float64]:
         """[items]: how often each was chosen, as a share of all choices that are learned from."""

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit
 
-from surfaces.examples.tested import expected_ndcg
-from surfaces.examples.tests import ABTest, Floats
+from surfaces.examples.ab_tests import ABTest, Floats
+from surfaces.examples.ab_trees import expected_ndcg
 
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 """Of the penalty on weights, of which the tests that validate choose one."""

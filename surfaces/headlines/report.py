@@ -14,8 +14,8 @@ import numpy as np
 from rich.table import Column, Table
 
 from surfaces.evaluation.bootstrap import Interval, interval
-from surfaces.examples.tested import won
-from surfaces.examples.tests import ABTest, Floats
+from surfaces.examples.ab_tests import ABTest, Floats
+from surfaces.examples.ab_trees import won
 
 AGAINST = (("distilled", "student"), ("dpo", "sft"), ("sft", "text_embedding_pairs"))
 """Methods that are compared test by test."""

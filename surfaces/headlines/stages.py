@@ -19,12 +19,12 @@ from foundation.config import ModelConfig
 from foundation.engine.torch import TorchEngine
 from foundation.minilm import embedded
 from prompts.errors import ConfigError
-from surfaces import training
-from surfaces.examples.tested import scored
-from surfaces.examples.tests import ABTest, Columns, Floats, SplitTests
+from surfaces.examples.ab_tests import ABTest, Columns, Floats, SplitTests
+from surfaces.examples.ab_trees import scored
 from surfaces.headlines import linear
 from surfaces.headlines.report import Figure, Judged, differences, figures, table
 from surfaces.registry import Registry
+from surfaces.training import run as training
 
 SURFACE = "headlines"
 HELD_OUT = 0.3

@@ -11,8 +11,8 @@ import pytest
 
 from foundation.engine.torch import TorchEngine
 from serve.services import Services
-from surfaces.examples.tested import scored
-from surfaces.examples.tests import ABTest
+from surfaces.examples.ab_tests import ABTest
+from surfaces.examples.ab_trees import scored
 from surfaces.ledger.store import Ledger
 from surfaces.registry import Registry
 from tests.serve.conftest import served

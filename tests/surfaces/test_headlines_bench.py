@@ -12,7 +12,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from serve.cli import main
-from surfaces.examples.tests import ABTest, Columns, SplitTests
+from surfaces.examples.ab_tests import ABTest, Columns, SplitTests
 from surfaces.headlines import linear
 from surfaces.headlines.linear import Rows, fitted, pairwise_rows, pointwise_rows
 from surfaces.headlines.report import Judged, differences, figures, pairs_right

@@ -26,7 +26,7 @@ from surfaces.examples.trees import Shelf
 from surfaces.ledger.records import Event, Item, Member
 from surfaces.ledger.store import Ledger
 from surfaces.registry import shipped_folder
-from surfaces.training import TrainConfig, ValidationSettings, lessons
+from surfaces.training.run import TrainConfig, ValidationSettings, lessons
 from tests.conftest import tiny_config
 from tests.surfaces.world import fill
 

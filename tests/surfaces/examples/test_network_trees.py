@@ -63,7 +63,7 @@ def ledger(tmp_path: Path) -> Ledger:
 def made(ledger: Ledger, engine: TorchEngine, *names: str, **changes: object) -> list[Examples]:
     registry = Registry.shipped()
     settings = ExampleSettings.model_validate({"positions": 8, "likely": 4, "others": 4, "holdout": 1} | changes)
-    shelf = Shelf.of(ledger, registry.trunk("member"), engine, settings)
+    shelf = Shelf.of(ledger, registry.trunk("member"), engine, settings, pairs=True)
     return [Examples(registry.surface(name), shelf) for name in names]
 
 
@@ -126,7 +126,7 @@ def test_a_trunk_tells_of_all_surfaces_and_never_of_what_is_held_out(ledger: Led
     feed, jobs = made(ledger, tiny_engine, "feed", "jobs")
     encode = tiny_engine.encoder.encode
     plain = feed.styles[0]
-    held = {encode(plain.event(feed._all_items[name], action, 0, 1).text)
+    held = {encode(plain.event(feed.shelf.items[name], action, 0, 1).text)
             for name, action in (("p11", "like"), ("j2", "apply"))}  # fmt: skip
     told = set()
     for examples in (feed, jobs):
@@ -135,7 +135,7 @@ def test_a_trunk_tells_of_all_surfaces_and_never_of_what_is_held_out(ledger: Led
             assert not trunk & held
             told |= trunk
     for name, action in (("p1", "like"), ("p2", "hide"), ("j0", "apply"), ("j1", "save"), ("p8", "comment")):
-        assert encode(plain.event(feed._all_items[name], action, 0, 1).text) in told
+        assert encode(plain.event(feed.shelf.items[name], action, 0, 1).text) in told
 
 
 def test_leaves_see_what_came_before_them_on_every_surface(ledger: Ledger, tiny_engine: TorchEngine) -> None:
@@ -209,7 +209,7 @@ def test_a_mix_draws_by_share_and_the_same_for_the_same_step(ledger: Ledger, tin
     assert mix.shares.tolist() == pytest.approx([size / sum(sizes) for size in sizes])
     stems = [labelled.tree.nodes[1].slots for labelled in mix.batch(0)]
     assert stems == [labelled.tree.nodes[1].slots for labelled in mix.batch(0)]
-    share = stems.count(parts[0].batch(0)[0].tree.nodes[1].slots) / len(stems)
+    share = stems.count(parts[0].drawn(np.random.default_rng(0)).tree.nodes[1].slots) / len(stems)
     assert share == pytest.approx(mix.shares[0], abs=0.2)
     level = Mix(parts, trees_per_step=4, seed=1, temperature=1e6)
     assert level.shares.tolist() == pytest.approx([0.5, 0.5], abs=1e-4)

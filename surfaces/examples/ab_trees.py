@@ -20,7 +20,7 @@ from prompts.errors import ConfigError
 from prompts.tree import PromptNode, PromptTree
 from prompts.verbalize import Trunk, TrunkForm, profile_piece
 from surfaces.compose import compose, leaf_piece, stem_pieces
-from surfaces.examples.tests import ABTest, Floats, SplitTests
+from surfaces.examples.ab_tests import ABTest, Floats, SplitTests
 from surfaces.heads.base import NO, YES
 from surfaces.heads.reading import read_heads
 from surfaces.spec import SurfaceSpec

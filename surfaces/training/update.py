@@ -2,7 +2,7 @@
 
 The run is in `update/` of the configuration's `out`, and starts from `out/model`. Leaves hang at new events, and in a
 share of the trees at old ones, so that what was known stays known (rehearsal: A. Robins, "Catastrophic forgetting,
-rehearsal and pseudorehearsal", Connection Science 7, 1995). Trunks hold whatever came before. `surfaces.guard` compares
+rehearsal and pseudorehearsal", Connection Science 7, 1995). Trunks hold whatever came before. `guard` compares
 both checkpoints; the new one takes the place of the old one in one step, or not at all.
 """
 
@@ -24,13 +24,12 @@ from foundation.engine.torch import TorchEngine
 from foundation.training.distributed import Processes, joined
 from foundation.training.labels import LabelledTree
 from prompts.errors import CheckpointError, ConfigError, TrainingError
+from surfaces.examples.ab_trees import ABSurface, ABTrees
 from surfaces.examples.mix import Mix, Part
-from surfaces.examples.tested import ABSurface, ABTrees
 from surfaces.examples.trees import Examples
-from surfaces.guard import Compared, check, compared
 from surfaces.moments import moment
-from surfaces.trained import Trained
-from surfaces.training import (
+from surfaces.training.guard import Compared, check, compared
+from surfaces.training.run import (
     RELEASE,
     Taught,
     TrainConfig,
@@ -45,6 +44,7 @@ from surfaces.training import (
     trained_on,
     with_others,
 )
+from surfaces.training.trained import Trained
 
 LAST = "last"
 FOLDER = "update"
@@ -72,8 +72,8 @@ class Rehearsing:
     def batch(self, step: int) -> list[LabelledTree]:
         """The trees of one step; the same step gives the same trees."""
         rng = np.random.default_rng((self.new.seed, step))
-        kinds = [self.old if rng.random() < self.share else self.new for _ in range(self.new.trees_per_step)]
-        return [kind.parts[int(rng.choice(len(kind.parts), p=kind.shares))].drawn(rng) for kind in kinds]
+        kinds = (self.old if rng.random() < self.share else self.new for _ in range(self.new.trees_per_step))
+        return [kind.drawn(rng) for kind in kinds]
 
 
 def run(name: str | Path, since: str, *, fresh: bool = False) -> Updated:

@@ -10,8 +10,8 @@ import yaml
 
 from foundation.engine.torch import TorchEngine
 from prompts.errors import ConfigError, LedgerError
-from surfaces import training
 from surfaces.ledger.store import Ledger
+from surfaces.training import run as training
 from tests.surfaces.world import fill
 
 SHIPPED = sorted(Path("configs/train").glob("*.yaml"))

@@ -37,22 +37,22 @@ from foundation.training.trainer import Data, Trainer, Watcher
 from prompts.errors import ConfigError
 from prompts.verbalize import Happening, TrunkForm, event_piece, profile_piece
 from surfaces import evidence
-from surfaces.adapting import AdapterSettings, check_base
 from surfaces.compose import leaf_piece, stem_pieces
 from surfaces.evaluation.foundation import FoundationMethod
 from surfaces.evaluation.protocols import Split, leave_one_out, validation_of
 from surfaces.evaluation.run import rank
+from surfaces.examples.ab_trees import ABSurface, ABTrees
 from surfaces.examples.data import DataSpec, check_surfaces, opened, split_tests
 from surfaces.examples.mix import Mix, Part
 from surfaces.examples.settings import ExampleSettings
-from surfaces.examples.tested import ABSurface, ABTrees
 from surfaces.examples.trees import Examples, Shelf
 from surfaces.happenings import attributes_of
 from surfaces.heads.base import NO, NONE, YES
 from surfaces.ledger.store import Ledger
 from surfaces.registry import Registry, shipped_folder
 from surfaces.spec import SurfaceSpec
-from surfaces.trained import TRAINED_FILE, Learned, Trained
+from surfaces.training.adapter import AdapterSettings, check_base
+from surfaces.training.trained import TRAINED_FILE, Learned, Trained
 
 LOG_FILE = "log.jsonl"
 RELEASE, ADAPTER = "model", "adapter"
@@ -76,7 +76,7 @@ class ValidationSettings(BaseModel):
 
 
 class UpdateSettings(BaseModel):
-    """How a checkpoint learns what came since, and what it takes to be released; see `surfaces.update`."""
+    """How a checkpoint learns what came since, and what it takes to be released; see `surfaces.training.update`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -268,7 +268,8 @@ def examples_of(
     for each in (each for each in taught if each.learn):
         key = id(each.ledger), each.spec.trunk
         if key not in shelves:
-            shelves[key] = change(Shelf.of(each.ledger, each.form, engine, config.examples))
+            pairs = config.training.loss.contrast > 0
+            shelves[key] = change(Shelf.of(each.ledger, each.form, engine, config.examples, pairs=pairs))
         parts.append(Examples(each.spec, shelves[key], seed=config.training.seed))
     return parts
 
@@ -356,10 +357,18 @@ def _check_same(config: TrainConfig) -> None:
     """A run goes on only as it began: other data or another seed would mix what is held out with what is learned."""
     told = config.model_dump(mode="json", exclude={"update"})
     path, plain = config.out / CONFIG_FILE, config.model_copy(update={"update": UpdateSettings()})
-    if path.is_file() and TrainConfig.model_validate_json(path.read_text(encoding="utf-8")) != plain:
+    if path.is_file() and _begun_with(path) != plain:
         raise ConfigError(f"{config.out} holds a run of another configuration: use --fresh, or name another 'out'")
     config.out.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(told, indent=1), encoding="utf-8")
+
+
+def _begun_with(path: Path) -> TrainConfig | None:
+    """What a run was started with; None where that is no configuration any more: its model may be gone."""
+    try:
+        return TrainConfig.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError:
+        return None
 
 
 def repeated(spec: SurfaceSpec, config: TrainConfig) -> Iterator[str]:

@@ -14,13 +14,13 @@ import yaml
 from foundation.engine.torch import TorchEngine
 from foundation.training import checkpoint
 from prompts.errors import CheckpointError, ConfigError
-from surfaces import training
 from surfaces.adapters import Adapters
 from surfaces.evaluation.foundation import FoundationMethod
 from surfaces.evaluation.method import Visits
 from surfaces.ledger.store import Ledger
 from surfaces.registry import Registry, shipped_folder
 from surfaces.spec_file import as_yaml, read_spec
+from surfaces.training import run as training
 from tests.surfaces.world import fill
 
 NAMED = """\

@@ -17,6 +17,7 @@ from surfaces.compose import compose
 from surfaces.evaluation.foundation import FoundationMethod
 from surfaces.evaluation.method import Visits
 from surfaces.evaluation.protocols import leave_one_out
+from surfaces.examples.mix import Mix
 from surfaces.examples.settings import ExampleSettings
 from surfaces.examples.trees import FOLDS, Examples, Shelf
 from surfaces.happenings import attributes_of, happenings
@@ -48,7 +49,11 @@ def form() -> TrunkForm:
 
 def examples(spec: SurfaceSpec, form: TrunkForm, ledger: Ledger, engine: TorchEngine, **changes: object) -> Examples:
     settings = ExampleSettings.model_validate({"positions": 4, "likely": 3, "others": 2} | changes)
-    return Examples(spec, Shelf.of(ledger, form, engine, settings), trees_per_step=6, seed=0)
+    return Examples(spec, Shelf.of(ledger, form, engine, settings), seed=0)
+
+
+def mix(data: Examples) -> Mix:
+    return Mix([data], trees_per_step=6, seed=0)
 
 
 def flat(tree: TokenTree) -> list[tuple[object, ...]]:
@@ -58,24 +63,23 @@ def flat(tree: TokenTree) -> list[tuple[object, ...]]:
 def test_a_step_gives_the_same_trees_again(
     spec: SurfaceSpec, form: TrunkForm, ledger: Ledger, tiny_engine: TorchEngine
 ) -> None:
-    one, other = (examples(spec, form, ledger, tiny_engine) for _ in range(2))
+    one, other = (mix(examples(spec, form, ledger, tiny_engine)) for _ in range(2))
     assert [flat(tree.tree) for tree in one.batch(3)] == [flat(tree.tree) for tree in other.batch(3)]
     assert [flat(tree.tree) for tree in one.batch(3)] != [flat(tree.tree) for tree in one.batch(4)]
 
 
-def test_an_epoch_holds_every_member_once(
-    spec: SurfaceSpec, form: TrunkForm, ledger: Ledger, tiny_engine: TorchEngine
-) -> None:
-    data = examples(spec, form, ledger, tiny_engine)
-    seen = [number for step in range(MEMBERS // 6) for number in data._members(step)]
-    assert sorted(seen) == list(range(MEMBERS))
+def test_every_member_is_drawn(spec: SurfaceSpec, form: TrunkForm, ledger: Ledger, tiny_engine: TorchEngine) -> None:
+    data = mix(examples(spec, form, ledger, tiny_engine))
+    trunks = [labelled.prompt.nodes[0] for step in range(40) for labelled in data.batch(step) if labelled.prompt]
+    profiles = {trunk.pieces[0].text for trunk in trunks}
+    assert len(profiles) == MEMBERS, "of 240 draws; each member's profile tells their age"
 
 
 def test_every_position_has_its_chosen_leaf_first(
     spec: SurfaceSpec, form: TrunkForm, ledger: Ledger, tiny_engine: TorchEngine
 ) -> None:
     data = examples(spec, form, ledger, tiny_engine)
-    for labelled in data.batch(0):
+    for labelled in mix(data).batch(0):
         answering = [node for node in labelled.tree.nodes if node.answers]
         assert sum(len(one.leaves) for one in labelled.lists) == len(answering)
         assert len(labelled.lists) == len(labelled.choices) == 4
@@ -197,7 +201,7 @@ def test_events_may_be_left_out_of_trunks(
     spec: SurfaceSpec, form: TrunkForm, ledger: Ledger, tiny_engine: TorchEngine
 ) -> None:
     data = examples(spec, form, ledger, tiny_engine, event_dropout=0.9)
-    sizes = [len(labelled.tree.nodes[0].vectors) for step in range(5) for labelled in data.batch(step)]
+    sizes = [len(labelled.tree.nodes[0].vectors) for step in range(5) for labelled in mix(data).batch(step)]
     assert sum(sizes) / len(sizes) < 3
 
 

@@ -15,13 +15,13 @@ from scipy.stats import beta
 
 from foundation.engine.torch import TorchEngine
 from prompts.errors import ConfigError, LedgerError
-from surfaces import training
+from surfaces.examples.ab_tests import ABTest, Columns, SplitTests, read_tests
+from surfaces.examples.ab_trees import ABSurface, ABTrees, context_of, expected_ndcg, item_of, scored, won
 from surfaces.examples.mix import Mix
-from surfaces.examples.tested import ABSurface, ABTrees, context_of, expected_ndcg, item_of, scored, won
-from surfaces.examples.tests import ABTest, Columns, SplitTests, read_tests
 from surfaces.ledger.store import Ledger
 from surfaces.registry import Registry
 from surfaces.spec import SurfaceSpec
+from surfaces.training import run as training
 from tests.surfaces.world import fill
 
 REGISTRY = Registry.shipped()

@@ -17,8 +17,8 @@ from prompts.errors import TrainingError
 from surfaces.evaluation.bootstrap import Interval, interval
 from surfaces.evaluation.foundation import FoundationMethod
 from surfaces.evaluation.run import rank
-from surfaces.examples.tested import ABSurface, expected_ndcg, scored
-from surfaces.training import NDCG, Taught
+from surfaces.examples.ab_trees import ABSurface, expected_ndcg, scored
+from surfaces.training.run import NDCG, Taught
 
 
 class Compared(NamedTuple):

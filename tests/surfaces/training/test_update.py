@@ -15,15 +15,16 @@ from foundation import model as models
 from foundation.engine.torch import TorchEngine
 from prompts.errors import CheckpointError, ConfigError, TrainingError
 from serve.cli import main
-from surfaces import training, update
 from surfaces.evaluation.bootstrap import Interval, interval
-from surfaces.examples.tested import ABSurface
-from surfaces.examples.tests import Columns, SplitTests
-from surfaces.guard import Compared, check, compared
+from surfaces.examples.ab_tests import Columns, SplitTests
+from surfaces.examples.ab_trees import ABSurface
 from surfaces.ledger.records import Event, Item
 from surfaces.ledger.store import Ledger
 from surfaces.registry import Registry, shipped_folder
-from surfaces.trained import TRAINED_FILE, Learned, Trained
+from surfaces.training import run as training
+from surfaces.training import update
+from surfaces.training.guard import Compared, check, compared
+from surfaces.training.trained import TRAINED_FILE, Learned, Trained
 from tests.conftest import tiny_config
 from tests.surfaces.world import EVENTS, FILMS, MEMBERS, fill
 
