@@ -25,7 +25,7 @@ from prompts.errors import TrainingError
 from prompts.tree import PromptTree
 
 if TYPE_CHECKING:
-    from foundation.training.trainer import Data
+    from foundation.training.ahead import Data
 
 
 class WithTeacher:

@@ -20,7 +20,7 @@ from foundation.training.distillation import frozen_logits
 from foundation.training.labels import LabelledTree, Preference
 
 if TYPE_CHECKING:
-    from foundation.training.trainer import Data
+    from foundation.training.ahead import Data
 
 
 class WithReference:

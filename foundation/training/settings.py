@@ -44,6 +44,7 @@ class TrainSettings(BaseModel):
     )
     seed: int = 0
     threads: int = Field(2, ge=1, le=256, description="Of each process.")
+    workers: Literal[0, 1] = Field(0, description="Processes beside this one that make trees; with 0 a thread does.")
     validate_every: int = Field(500, ge=1)
     checkpoint_every: int = Field(250, ge=1)
     loss: LossWeights = LossWeights()

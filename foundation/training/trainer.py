@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -25,22 +23,13 @@ from foundation.engine.pack import pack
 from foundation.model import Ranker
 from foundation.tokenizer import TextEncoder
 from foundation.training import checkpoint, distributed
+from foundation.training.ahead import Batch, Data, ahead
 from foundation.training.distillation import distill_loss
 from foundation.training.distributed import Processes
-from foundation.training.labels import LabelledTree, Losses, contrast_loss, losses
+from foundation.training.labels import Losses, contrast_loss, losses
 from foundation.training.preference import preference_loss
 from foundation.training.settings import LossWeights, TrainSettings
 from prompts.errors import TrainingError
-
-Batch = Sequence[LabelledTree]
-
-
-class Data(Protocol):
-    """Where a run's trees come from."""
-
-    def batch(self, step: int) -> Batch:
-        """The trees of a step; the same step gives the same trees, in every process."""
-        ...
 
 
 class StepReport(NamedTuple):
@@ -106,7 +95,7 @@ class Trainer:
         """
         torch.set_num_threads(self.settings.threads)
         self._spread()
-        for batch in _ahead(data, self.step, self.settings.steps):
+        for batch in ahead(data, self.step, self.settings.steps, workers=self.settings.workers):
             started = time.perf_counter()
             report = self._learn(batch, started)
             if self.processes.first:
@@ -279,14 +268,3 @@ def recompute(ranker: Ranker) -> None:
 def _optimizer(ranker: Ranker, settings: TrainSettings) -> torch.optim.Optimizer:
     groups = distributed.groups(ranker, settings.weight_decay)
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98))
-
-
-def _ahead(data: Data, start: int, end: int) -> Iterator[Batch]:
-    """Batches in order, the next one made while this one is learned from."""
-    with ThreadPoolExecutor(1) as pool:
-        coming: deque[Future[Batch]] = deque()
-        for step in range(start, end + 1):
-            if step < end:
-                coming.append(pool.submit(data.batch, step))
-            if step > start:
-                yield coming.popleft().result()

@@ -20,8 +20,9 @@ from foundation.engine.torch import TorchEngine
 from foundation.model import Ranker
 from foundation.tokenizer import TextEncoder
 from foundation.training import checkpoint
+from foundation.training.ahead import Data
 from foundation.training.settings import TrainSettings
-from foundation.training.trainer import Data, StepReport, Trainer, Watcher
+from foundation.training.trainer import StepReport, Trainer, Watcher
 from prompts.errors import ConfigError
 from surfaces.evaluation.results import kept, key_of
 from surfaces.examples.timelines import Timeline

@@ -28,12 +28,13 @@ from foundation.engine.heap import keep_freed_memory
 from foundation.engine.torch import TorchEngine
 from foundation.tokenizer import TextEncoder
 from foundation.training import checkpoint
+from foundation.training.ahead import Data
 from foundation.training.distillation import WithTeacher
 from foundation.training.distributed import Processes, joined
 from foundation.training.preference import WithReference
 from foundation.training.progress import TrainingProgress
 from foundation.training.settings import TrainSettings
-from foundation.training.trainer import Data, Trainer, Watcher
+from foundation.training.trainer import Trainer, Watcher
 from prompts.errors import ConfigError
 from prompts.verbalize import Happening, TrunkForm, event_piece, profile_piece
 from surfaces import evidence

@@ -23,11 +23,12 @@ from foundation.engine.pack import pack
 from foundation.model import Ranker, build
 from foundation.tokenizer import TextEncoder
 from foundation.training import checkpoint
+from foundation.training.ahead import Data
 from foundation.training.distributed import joined
 from foundation.training.labels import Choice, Graded, LabelledTree, Listwise, losses
 from foundation.training.progress import TrainingProgress
 from foundation.training.settings import TrainSettings
-from foundation.training.trainer import Data, Trainer, Watcher
+from foundation.training.trainer import Trainer, Watcher
 from tests.conftest import TEXTS, tiny_config
 
 LOG = "log.jsonl"
@@ -87,6 +88,12 @@ class Uneven:
 def settings(steps: int, **changes: object) -> TrainSettings:
     fields = {"steps": steps, "learning_rate": 3e-3, "warmup": 5, "threads": 1, "checkpoint_every": 5}
     return TrainSettings.model_validate(fields | {"validate_every": 10} | changes)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files of a checkpoint but the one that tells the time, and the one that says whether it was ever read."""
+    apart = {"run.json", "tokenizer_config.json"}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in apart}
 
 
 def encoder() -> TextEncoder:

@@ -22,7 +22,7 @@ from foundation.training.progress import BOARD
 from foundation.training.settings import TrainSettings
 from foundation.training.trainer import Trainer
 from tests.conftest import tiny_config
-from tests.foundation.runs import LOG, Uneven, processes, settings, train
+from tests.foundation.runs import LOG, Uneven, contents, processes, settings, train
 
 STEPS = 60
 TIMINGS = {"seconds", "eta_s", "leaves_per_s", "tokens_per_s"}
@@ -34,12 +34,6 @@ def lines(folder: Path) -> list[dict[str, object]]:
     """The log, without what no two runs have in common."""
     text = (folder / LOG).read_text(encoding="utf-8").splitlines()
     return [{key: value for key, value in json.loads(line).items() if key not in TIMINGS} for line in text]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """All files of a checkpoint but the one that tells the time, and the one that says whether it was ever read."""
-    apart = {"run.json", "tokenizer_config.json"}
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in apart}
 
 
 def told(folder: Path) -> dict[str, object]:
