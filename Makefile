@@ -19,10 +19,10 @@ demo: $(VENV)/.runtime
 	@$(BIN)/prismrank demo
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow"
 
 test-all: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 bench: $(VENV)/.runtime
 	$(BIN)/prismrank bench score
