@@ -38,6 +38,8 @@ SHIPPED: Mapping[Family, Mapping[str, str]] = {
         "itemknn": "surfaces.sources.itemknn:ItemKnnSource",
         "ease": "surfaces.sources.ease:EaseSource",
         "als": "surfaces.sources.als:AlsSource",
+        "slist": "surfaces.sources.slist:SlistSource",
+        "sasrec": "surfaces.sources.sasrec:SasRecSource",
         "embedding": "surfaces.sources.embedding:EmbeddingSource",
         "bm25": "surfaces.sources.bm25:Bm25Source",
         "recent": "surfaces.sources.recent:RecentSource",

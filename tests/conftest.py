@@ -44,6 +44,15 @@ def tiny_config(**changes: object) -> ModelConfig:
     return ModelConfig.load("nano").model_copy(update={**small, **changes})
 
 
+@pytest.fixture(scope="session", autouse=True)
+def learned_sequences(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache for this run's tests alone, so that none finds there what another run has learned."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("surfaces.sources.sasrec.cache_folder", lambda: folder)
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def tiny_encoder() -> TextEncoder:
     """A byte-level BPE of 512 tokens."""

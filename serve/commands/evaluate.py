@@ -51,8 +51,8 @@ def evaluate(
         typer.Option(
             metavar="NAMES",
             help="What to compare with, parted by commas: random, popular, popular_7d, co_visitation, itemknn, ease, "
-            "als, bpr, sasrec, bm25, text_embedding, zero_shot, fused, all; or ranking files of other systems "
-            "(parquet: member_id, item_id, score).",
+            "slist, als, bpr, sasrec, blend, bm25, text_embedding, equal, zero_shot, fused, late, all; or files of "
+            "other systems (parquet: member_id, item_id, score).",
         ),
     ] = "popular,co_visitation",
     protocol: Annotated[

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from foundation.wheels import cache_folder
 from prompts.errors import ConfigError
 from surfaces.sources.als import Als
 from surfaces.sources.base import Materials, Source
@@ -22,6 +23,8 @@ from surfaces.sources.co_visitation import CoVisitation
 from surfaces.sources.ease import Ease
 from surfaces.sources.itemknn import ItemKnn
 from surfaces.sources.popular import Popular
+from surfaces.sources.sasrec import SasRec
+from surfaces.sources.slist import Slist
 
 WEEK = 7 * 86_400.0
 
@@ -69,10 +72,22 @@ def _bpr(_: Materials, settings: Settings) -> Source:
     return Bpr(**settings)
 
 
-def _sasrec(_: Materials, settings: Settings) -> Source:
-    from surfaces.evaluation.baselines.sasrec import SasRec
+def _blend(_: Materials, settings: Settings) -> Source:
+    from surfaces.evaluation.baselines.blend import Blend
 
-    return SasRec(**settings)
+    share = settings["share"]
+    parts: list[Source] = [
+        Ease(),
+        SasRec(cache=cache_folder() / "sasrec"),
+    ]  # so that another share costs no other training
+    return Blend(parts, [share, 1 - share])
+
+
+def _equal(materials: Materials, _: Settings) -> Source:
+    from surfaces.evaluation.baselines.blend import Blend
+
+    parts: list[Source] = [Popular(), CoVisitation(), Bm25(materials.words), _text_embedding(materials, {})]
+    return Blend(parts, [1.0] * len(parts))
 
 
 def _text_embedding(materials: Materials, settings: Settings) -> Source:
@@ -96,6 +111,7 @@ _ALL = (
         lambda _, settings: ItemKnn(**settings),
     ),
     Recipe("ease", {"l2": (200.0, 500.0, 50.0, 10.0), "decay": (0.9, 1.0)}, lambda _, settings: Ease(**settings)),
+    Recipe("slist", {"l2": (500.0, 100.0, 2_000.0), "decay": (0.9, 0.8)}, lambda _, settings: Slist(**settings)),
     Recipe(
         "als",
         {"factors": (64, 128), "regularization": (30.0, 10.0), "alpha": (16.0, 8.0), "decay": (0.9, 1.0)},
@@ -105,8 +121,10 @@ _ALL = (
     Recipe(
         "sasrec",
         {"dropout": (0.3, 0.5), "layers": (2, 1), "max_length": (100, 50)},
-        _sasrec,
+        lambda _, settings: SasRec(**settings),
     ),
+    Recipe("blend", {"share": (0.5, 0.2, 0.8, 0.1, 0.3, 0.4, 0.6, 0.7)}, _blend),
     Recipe("bm25", {}, lambda materials, settings: Bm25(materials.words, **settings)),
     Recipe("text_embedding", {"half_life": (1.0, 0.5, 2.0, 5.0, 20.0)}, _text_embedding),
+    Recipe("equal", {}, _equal),
 )

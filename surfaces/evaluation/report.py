@@ -30,11 +30,13 @@ Values = npt.NDArray[np.float64]
 NDCG = METRICS.index("ndcg@10")
 SLATE = 10
 """Items of a slate, where slates are looked at as such."""
-MODELS = ("foundation", "zero_shot", "fused")
+MODELS = ("foundation", "zero_shot", "fused", "late")
 RETRIEVAL = "retrieval"
 """The order in which the surface's sources bring the candidates: the route `classical`."""
 SOURCES_ALONE = "fused_sources"
 """The surface's sources in one weighted sum, without the model."""
+LATE = "late"
+"""What the model reads in the texts, and the evidence's sources, in one weighted sum: the evidence is fused late."""
 NOT_CLASSICAL = (*MODELS, SOURCES_ALONE, "random")
 
 

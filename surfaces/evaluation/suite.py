@@ -27,7 +27,7 @@ from surfaces.evaluation.foundation import FoundationMethod
 from surfaces.evaluation.method import FromFile, FromRetrieval, FromSource, Method, Random, Remembered, Visits
 from surfaces.evaluation.protocols import Protocol, Split
 from surfaces.evaluation.recipes import recipes
-from surfaces.evaluation.report import MODELS, RETRIEVAL, SOURCES_ALONE, Report
+from surfaces.evaluation.report import LATE, MODELS, RETRIEVAL, SOURCES_ALONE, Report
 from surfaces.evaluation.results import code_version, kept, key_of
 from surfaces.evaluation.run import Keeping, rank
 from surfaces.evaluation.tuning import BUDGET, MEMBERS, Tuned, tune
@@ -164,7 +164,7 @@ class Suite:
         tuned, absent = self._all_tuned()
         wanted = [name for name in self.wanted if name not in absent]
         parts = self._models(self.split)
-        weights = {name: self._weights(name) for name in ("fused", SOURCES_ALONE) if name in wanted}
+        weights = {name: self._weights(name) for name in ("fused", SOURCES_ALONE, LATE) if name in wanted}
         methods = [outside.get(name) or self._method(name, tuned, parts, weights) for name in wanted]
         places = leaks.check(self.split, [*parts.values(), *methods], self.ledger)
         leaks.refuse(places)
@@ -207,12 +207,12 @@ class Suite:
             f"{len(split.cases):,} rankings of {mean:,.0f} candidates on average by {len(self.wanted)} methods; "
             f"up to {self.asked.budget} tries each on validation for {', '.join(tried) or 'none'}."
         )
-        asked = [name for name in ("foundation", "zero_shot") if name in self.wanted]
+        asked = [name for name in ("foundation", "zero_shot", LATE) if name in self.wanted]
         if self.engine is None or not asked:
             return
         seconds = self._seconds(FoundationMethod(self.spec, self._form, self.ledger, self.engine, split.train))
         total = len(asked) * seconds * len(split.cases)
-        if "fused" in self.wanted:
+        if {"fused", LATE} & set(self.wanted):
             total += seconds / mean * fusion.FITTED_ON * min(fusion.AMONG, mean)
         self.tell(f"The model reads {mean / seconds:,.0f} candidates a second: about {_duration(total)} for its part.")
 
@@ -259,7 +259,8 @@ class Suite:
         """What the model alone gives, each remembered, for the fusion to build on."""
         if self.engine is None:
             return {}
-        asked = {"foundation": True, **({"zero_shot": False} if "zero_shot" in self.wanted else {})}
+        texts_alone = {"zero_shot", LATE} & set(self.wanted)
+        asked = {"foundation": True, **({"zero_shot": False} if texts_alone else {})}
         return {
             name: Remembered(
                 FoundationMethod(
@@ -275,10 +276,14 @@ class Suite:
             for name, evidence in asked.items()
         }
 
-    def _parts(self, split: Split, models: Mapping[str, Method]) -> list[Method]:
-        """What is fused: the model where it is asked, and the surface's sources as it sets them."""
+    def _parts(self, name: str, split: Split, models: Mapping[str, Method]) -> list[Method]:
+        """What is fused: the model where it is asked, and the surface's sources as it sets them, or its evidence's."""
+        if name == LATE:
+            advisers = evidence_only(Materials(self.spec, split.train, self.ledger, self.engine)).advisers
+            said = [FromSource(each.label, each.source, split.train, fitted=True) for each in advisers]
+            return [models["zero_shot"], *said]
         retrieval = self._retrieval if split is self.split else self._fitted(split)
-        asked = [models["foundation"]] if "foundation" in models else []
+        asked = [models["foundation"]] if name in MODELS else []
         return [*asked, *fusion.scoring_sources(retrieval, split.train)]
 
     def _weights(self, name: str) -> dict[str, float]:
@@ -292,7 +297,7 @@ class Suite:
                 cases=protocols.drawn(self.validation.cases, fusion.FITTED_ON, self.asked.seed),
                 candidates=fusion.AMONG,
             )
-            parts = self._parts(split, self._models(split) if name in MODELS else {})
+            parts = self._parts(name, split, self._models(split) if name in MODELS else {})
             return fusion.fit(parts, split, self.ledger, self._stepping(f"fitting {name}"))
 
         return dict(kept(path, key, lambda: find()._asdict())["weights"])
@@ -302,8 +307,7 @@ class Suite:
         if name in models:
             return models[name]
         if name in weights:
-            asked = models if name in MODELS else {}
-            return fusion.Fused(name, self._parts(self.split, asked), weights[name])
+            return fusion.Fused(name, self._parts(name, self.split, models), weights[name])
         if name == "random":
             return Random(self.asked.seed)
         if name == RETRIEVAL:

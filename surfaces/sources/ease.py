@@ -9,24 +9,19 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 from scipy import sparse
 from scipy.linalg import lapack
 
 from prompts.errors import ConfigError
 from surfaces.sources.base import NOTHING, Indices, Interactions, Materials, Scores, SourceKind
-from surfaces.sources.matrix import DECAY, Decay, choices, weighed, with_events
+from surfaces.sources.matrix import DECAY, Decay, Square, add_product, blocks, choices, weighed, with_events
 from surfaces.visit import NOBODY, Visit
 
 L2 = 200.0
 
 LARGEST = 20_000
 """Items with events: the matrix has 1.6 GB then, and grows with the square, its inverse's time with the cube."""
-
-COLUMNS_AT_ONCE = 256
-
-Square = npt.NDArray[np.float32]
 
 
 class Ease:
@@ -97,18 +92,16 @@ def item_weights(chosen_MJ: sparse.csr_array, l2: float) -> Square:
     """[items, items]: B of the paper, from a binary matrix of members and items."""
     inverse_JJ = _inverse(_co_counts(chosen_MJ, l2))
     diagonal_J = inverse_JJ.diagonal().copy()
-    for start, stop in _blocks(len(inverse_JJ)):
+    for start, stop in blocks(len(inverse_JJ)):
         inverse_JJ[start:stop] /= -diagonal_J
     np.fill_diagonal(inverse_JJ, 0.0)
     return inverse_JJ
 
 
 def _co_counts(chosen_MJ: sparse.csr_array, l2: float) -> Square:
-    """How many members chose both items, with `l2` added to the diagonal; rows of it at a time, so no sparse copy."""
-    by_item_JM = sparse.csr_array(chosen_MJ.T)
-    counts_JJ = np.empty((by_item_JM.shape[0],) * 2, dtype=np.float32)
-    for start, stop in _blocks(len(counts_JJ)):
-        counts_JJ[start:stop] = (by_item_JM[start:stop] @ chosen_MJ).toarray()
+    """How many members chose both items, with `l2` added to the diagonal."""
+    counts_JJ = np.zeros((chosen_MJ.shape[1],) * 2, dtype=np.float32)
+    add_product(counts_JJ, chosen_MJ, chosen_MJ)
     counts_JJ[np.diag_indices_from(counts_JJ)] += np.float32(l2)
     return counts_JJ
 
@@ -124,12 +117,8 @@ def _inverse(symmetric_JJ: Square) -> Square:
     if failed:
         raise ConfigError("ease: the co-counts cannot be inverted in float32; raise l2")
     inverse_JJ: Square = factor.T  # its upper triangle is the result
-    for start, stop in _blocks(len(inverse_JJ)):
+    for start, stop in blocks(len(inverse_JJ)):
         inverse_JJ[stop:, start:stop] = inverse_JJ[start:stop, stop:].T
         corner = inverse_JJ[start:stop, start:stop]
         corner[:] = np.triu(corner) + np.triu(corner, 1).T
     return inverse_JJ
-
-
-def _blocks(size: int) -> list[tuple[int, int]]:
-    return [(start, min(start + COLUMNS_AT_ONCE, size)) for start in range(0, size, COLUMNS_AT_ONCE)]

@@ -13,6 +13,11 @@ from surfaces.sources.base import Indices, Interactions, Scores
 
 DECAY = 0.9
 
+ROWS_AT_ONCE = 256
+
+Square = npt.NDArray[np.float32]
+"""[items, items]."""
+
 Decay = Annotated[
     float,
     Field(
@@ -47,3 +52,15 @@ def weighed(history_H: Indices, decay: float) -> tuple[Indices, Scores]:
     items, from_end = np.unique(history_H[::-1], return_index=True)
     order = np.argsort(-from_end)
     return items[order], decay ** np.arange(len(items) - 1, -1, -1.0)
+
+
+def add_product(total_JJ: Square, left_RJ: sparse.csr_array, right_RJ: sparse.csr_array) -> None:
+    """Adds left' right, some rows of it at a time, so that it is never there as a sparse matrix, too."""
+    left_JR = sparse.csr_array(left_RJ.T)
+    for start, stop in blocks(len(total_JJ)):
+        total_JJ[start:stop] += (left_JR[start:stop] @ right_RJ).toarray()
+
+
+def blocks(size: int) -> list[tuple[int, int]]:
+    """Ranges of rows that are worked on at once."""
+    return [(start, min(start + ROWS_AT_ONCE, size)) for start in range(0, size, ROWS_AT_ONCE)]

@@ -14,6 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from prompts.errors import ConfigError
+from surfaces.evaluation.baselines.blend import Blend
 from surfaces.evaluation.baselines.factors import Bpr
 from surfaces.evaluation.baselines.text import TextEmbedding
 from surfaces.evaluation.recipes import recipes, trials
@@ -24,6 +25,7 @@ from surfaces.sources.base import NOTHING, Interactions, Materials, Source, Sour
 from surfaces.sources.ease import Ease
 from surfaces.sources.fit import fit_source
 from surfaces.sources.itemknn import ItemKnn
+from surfaces.sources.slist import Slist
 from surfaces.sources.vectors import Vectors
 from surfaces.visit import NOBODY, Visit
 from tests.contracts.test_source_contract import CHECKS, ITEMS, Bench, drawn, history, interactions, surface
@@ -48,9 +50,12 @@ BASELINES: Mapping[str, Make] = {
     "itemknn, few neighbours, tf-idf": lambda _: ItemKnn(neighbours=3, shrink=1.0, weighting="tf-idf"),
     "ease": lambda _: Ease(l2=5.0),
     "ease, decayed": lambda _: Ease(l2=5.0, decay=0.8),
+    "slist": lambda _: Slist(l2=5.0),
+    "slist, decayed": lambda _: Slist(l2=5.0, decay=0.5),
     "als": lambda _: Als(factors=3, iterations=5),
     "als, decayed": lambda _: Als(factors=3, iterations=5, decay=0.8),
     "bpr": lambda _: Bpr(factors=4, iterations=20),
+    "blend": lambda _: Blend([Ease(l2=5.0), ItemKnn()], [0.7, 0.3]),
     "text_embedding": lambda items: TextEmbedding(vectors(items)),
 }
 LEARNING = {name: make for name, make in BASELINES.items() if not name.startswith("text_embedding")}
@@ -112,7 +117,7 @@ def test_it_says_nothing_of_items_without_events(learning: Make) -> None:
 
 # As sources of a surface file
 
-OF_FILES: Mapping[str, type[object]] = {"itemknn": ItemKnn, "ease": Ease, "als": Als}
+OF_FILES: Mapping[str, type[object]] = {"itemknn": ItemKnn, "ease": Ease, "slist": Slist, "als": Als}
 """The methods that a surface file can name as well."""
 
 

@@ -36,6 +36,8 @@ EXAMPLES: Mapping[str, Sequence[Mapping[str, object]]] = {
     "itemknn": [{}, {"neighbours": 3, "shrink": 0, "weighting": "tf-idf", "decay": 1}],
     "ease": [{}, {"l2": 5, "decay": 0.5}],
     "als": [{"factors": 3, "iterations": 5}, {"factors": 4, "regularization": 2.0, "alpha": 6, "decay": 1.0}],
+    "slist": [{}, {"l2": 5, "decay": 0.5}],
+    "sasrec": [{}, {"dim": 4, "layers": 1, "max_length": 4, "dropout": 0, "epochs": 3, "fewest": 2}],
     "embedding": [{}],
     "bm25": [{}, {"from": "timeline"}, {"from": "query"}],
     "recent": [{}, {"by": "made"}],

@@ -265,7 +265,7 @@ def test_an_axis_that_is_none_is_one_clear_line(
     assert main(["bench", "curves", "--axes", "size", "--out", str(tmp_path / "out")]) == 2
     assert "--axes: no axis is called 'size'" in capsys.readouterr().err
     assert main(["bench", "curves", "--png", str(tmp_path / "nothing" / "a.png")]) == 2
-    assert "a.png: cannot be written" in " ".join(capsys.readouterr().err.split())
+    assert "a.png: there is no folder" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_command_writes_what_it_shows(

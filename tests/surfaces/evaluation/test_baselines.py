@@ -14,8 +14,8 @@ import pytest
 from sklearn.metrics.pairwise import cosine_similarity
 
 from prompts.errors import ConfigError
+from surfaces.evaluation.baselines.blend import Blend
 from surfaces.evaluation.baselines.factors import Bpr
-from surfaces.evaluation.baselines.sasrec import SasRec
 from surfaces.evaluation.baselines.text import TextEmbedding, text_vectors
 from surfaces.evaluation.recipes import WEEK, Recipe, recipes, trials
 from surfaces.ledger.store import Ledger
@@ -28,6 +28,8 @@ from surfaces.sources.embedding import Embedding
 from surfaces.sources.itemknn import ItemKnn
 from surfaces.sources.matrix import choices, weighed
 from surfaces.sources.popular import Popular
+from surfaces.sources.sasrec import SasRec
+from surfaces.sources.slist import Slist
 from surfaces.visit import Visit
 from tests.contracts.test_baseline_contract import two_camps, vectors
 from tests.contracts.test_source_contract import ITEMS, drawn, history, interactions, surface, thing
@@ -376,6 +378,7 @@ def test_popular_in_a_window_needs_times() -> None:
         (lambda: ItemKnn(shrink=-1.0), r"shrink -1.0 0 or more"),
         (lambda: Ease(l2=0.0), r"l2 0.0 must be above 0"),
         (lambda: Ease(decay=1.5), r"decay 1.5 above 0 and at most 1"),
+        (lambda: Blend([Ease()], [1.1]), r"blend: a weight in \[0, 1\] for each of the 1 sources, not \[1.1\]"),
         (lambda: Als(factors=0), "als: factors 0: settings are above 0"),
         (lambda: Als(decay=1.01), "als: decay 1.01: .* at most 1"),
         (lambda: Bpr(learning_rate=-1.0, iterations=0), r"bpr: learning_rate -1.0, iterations 0"),
@@ -388,13 +391,46 @@ def test_settings_that_make_no_sense(make: Any, message: str) -> None:
         make()
 
 
+# Blend
+
+
+def test_a_blend_is_a_weighted_sum_of_standard_scores() -> None:
+    """Among what is not in the history; at its ends it ranks as one of the two."""
+    data, past = two_camps(), history([3, 1])
+    parts = [Ease(), ItemKnn()]
+    for part in parts:
+        part.fit(data)
+    open_I = np.ones(20, dtype=bool)
+    open_I[past] = False
+    rows = [part.scores(past)[open_I] for part in parts]
+    lowest = [np.where(np.isfinite(row), row, row[np.isfinite(row)].min()) for row in rows]
+    ease_I, itemknn_I = ((row - row.mean()) / row.std() for row in lowest)
+    for share in (0.0, 0.3, 1.0):
+        blend = Blend([Ease(), ItemKnn()], [share, 1 - share])
+        blend.fit(data)
+        scores_I = blend.scores(past)
+        assert (scores_I[past] == NOTHING).all()
+        assert scores_I[open_I] == pytest.approx(share * ease_I + (1 - share) * itemknn_I, abs=1e-4)
+
+
+def test_of_what_nobody_knows_a_blend_says_nothing() -> None:
+    """What one of them knows, it ranks; the other says its lowest there."""
+    data = interactions([[0, 1], [1, 2]], items=5)
+    blend = Blend([Ease(), Popular()], [0.5, 0.5])
+    blend.fit(data)
+    told = blend.scores(history([])) > NOTHING
+    assert np.array_equal(told, blend.sources[1].scores(history([])) > NOTHING)
+    assert told[:3].all()
+
+
 # Recipes
 
 NAMES = [
-    "popular", "popular_7d", "co_visitation", "itemknn", "ease", "als", "bpr", "sasrec", "bm25", "text_embedding",
+    "popular", "popular_7d", "co_visitation", "itemknn", "ease", "slist", "als", "bpr", "sasrec", "blend", "bm25",
+    "text_embedding", "equal",
 ]  # fmt: skip
 MADE: Mapping[str, type[object]] = {
-    "co_visitation": CoVisitation, "itemknn": ItemKnn, "ease": Ease, "als": Als, "bpr": Bpr,
+    "co_visitation": CoVisitation, "itemknn": ItemKnn, "ease": Ease, "slist": Slist, "als": Als, "bpr": Bpr,
     "sasrec": SasRec, "text_embedding": TextEmbedding,
 }  # fmt: skip
 
@@ -412,7 +448,7 @@ def test_the_methods_and_their_order() -> None:
     assert all(name == recipe.name for name, recipe in recipes().items())
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "sasrec"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in {"sasrec", "blend"}])
 def test_a_recipe_gives_a_source(name: str, given: Materials) -> None:
     recipe = recipes()[name]
     for settings in trials(recipe, 3, 0):

@@ -38,6 +38,7 @@ METHODS = (
     "zero_shot",
     "fused",
     "fused_sources",
+    "late",
 )
 
 

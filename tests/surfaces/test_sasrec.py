@@ -6,26 +6,29 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 
 from prompts.errors import ConfigError, TrainingError
-from surfaces.evaluation.baselines import sasrec
-from surfaces.evaluation.baselines.sasrec import (
+from surfaces.ledger.store import Ledger
+from surfaces.sources import kept, sasrec
+from surfaces.sources.base import NOTHING, Indices, Interactions, Materials, Source
+from surfaces.sources.sasrec import (
     HELD,
     Encoder,
     SasRec,
+    SasRecSource,
     batches,
     full_cross_entropy,
     held_out,
     padded,
     windows,
 )
-from surfaces.sources.base import NOTHING, Indices, Interactions
-from tests.contracts.test_source_contract import interactions
+from tests.contracts.test_source_contract import interactions, surface
 
 LETTERS = 6
 """Items of the cycle a, b, c, ... that the members walk along."""
@@ -301,3 +304,81 @@ def test_a_score_takes_little_time() -> None:
         source.scores(history)
         taken.append(time.process_time() - start)
     assert min(taken) < 0.01
+
+
+# As a source of a surface file
+
+
+def entry(**settings: Any) -> SasRecSource:
+    small = {"dim": 16, "layers": 1, "max_length": 8, "epochs": 5, "fewest": 2}
+    return SasRecSource.model_validate({"type": "sasrec", "k": 3, **small, **settings})
+
+
+def built(data: Interactions, **settings: Any) -> Source:
+    ledger = cast("Ledger", None)  # it learns from the choices alone
+    return entry(**settings).build(Materials(surface(), data, ledger))
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(sasrec, "cache_folder", lambda: tmp_path)
+    return tmp_path / "sasrec"
+
+
+def scores(data: Interactions, **settings: Any) -> list[float]:
+    source = built(data, **settings)
+    source.fit(data)
+    found: list[float] = source.scores(np.array([0, 1])).tolist()
+    return found
+
+
+def test_what_was_learned_is_kept_until_events_come(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learned, longer = cycle(), cycle(length=10)
+    first = scores(learned)
+    with monkeypatch.context() as patch:
+        patch.setattr(sasrec.SasRec, "_trained", lambda *_: pytest.fail("learned again"))
+        assert scores(learned) == first
+    assert len(list(cache.iterdir())) == 1
+    for other in (scores(longer), scores(learned, dropout=0.2)):
+        assert other != first
+    assert len(list(cache.iterdir())) == 3
+
+
+def test_what_cannot_be_read_is_learned_again(cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = scores(cycle())
+    (file,) = cache.iterdir()
+    for content in (b"", file.read_bytes()[:-100], b"no weights at all"):
+        file.write_bytes(content)
+        caplog.clear()
+        assert scores(cycle()) == first
+        assert "learned again" in caplog.text
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(sasrec, "cache_folder", lambda: tmp_path / "file")
+    assert np.isfinite(scores(cycle())[0])
+    assert "not kept" in caplog.text
+
+
+def test_few_files_are_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "NEWEST", 2)
+    for length in (4, 5, 6):
+        scores(cycle(length=length), epochs=1)
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_too_few_choices_to_learn_from(cache: Path) -> None:
+    data = cycle(members=10, length=9)
+    assert set(scores(data, fewest=91)) == {NOTHING}
+    assert np.isfinite(scores(data, fewest=90)[0])
+
+
+def test_too_many_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sasrec, "LARGEST", LETTERS)
+    built(cycle())
+    monkeypatch.setattr(sasrec, "LARGEST", LETTERS - 1)
+    with pytest.raises(ConfigError, match=r"sasrec: 6 items with events; it takes up to 5: use itemknn"):
+        built(cycle())

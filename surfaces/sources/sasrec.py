@@ -17,16 +17,20 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from foundation.wheels import cache_folder
 from prompts.errors import ConfigError, TrainingError
-from surfaces.sources.base import NOTHING, Indices, Interactions, Scores
+from surfaces.sources.base import NOTHING, Indices, Interactions, Materials, Scores, SourceKind
+from surfaces.sources.kept import keep, kept, key_of
 from surfaces.visit import NOBODY, Visit
 
 HELD = 500
@@ -46,6 +50,12 @@ WARM_UP = 50
 
 MEAN = 0.99
 """What the running mean of the weights keeps at a step."""
+
+LARGEST = 20_000
+"""Items that a surface's source takes: at 100,000 events, an epoch over them takes a minute of one core."""
+
+FEWEST_CHOICES = 2_000
+"""With fewer choices than these a surface's source has too little to learn an order from, and says nothing."""
 
 LOGITS_AT_ONCE = 1 << 21
 """8 MB: what fits the processor's cache. Logits that do not fit take four times as long."""
@@ -77,11 +87,13 @@ class SasRec:
         epochs: int = 200,
         patience: int | None = 4,
         batch: int = 16,
+        fewest: int = 2,
         seed: int = 0,
         progress: Callable[[int, int], None] | None = None,
+        cache: Path | None = None,
     ) -> None:
         sizes = {"dim": dim, "layers": layers, "heads": heads, "max_length": max_length, "epochs": epochs}
-        _check({**sizes, "batch": batch, "patience": 1 if patience is None else patience}, heads)
+        _check({**sizes, "batch": batch, "fewest": fewest, "patience": 1 if patience is None else patience}, heads)
         if not 0 <= dropout < 1 or not learning_rate > 0 or not weight_decay >= 0:
             raise ConfigError(
                 f"sasrec: dropout {dropout} must be at least 0 and below 1, learning_rate {learning_rate} above 0, "
@@ -90,9 +102,9 @@ class SasRec:
         self.dim, self.layers, self.heads, self.dropout = dim, layers, heads, dropout
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.max_length, self.epochs, self.patience, self.batch = max_length, epochs, patience, batch
-        self.seed = seed
+        self.fewest, self.seed = fewest, seed
         self.best_epochs: int | None = None
-        self._progress = progress
+        self._progress, self._cache = progress, cache
         self._known_K: Indices = np.zeros(0, dtype=np.int64)
         self._place_I: Indices = np.zeros(0, dtype=np.int64)
         self._encoder: Encoder | None = None
@@ -109,10 +121,8 @@ class SasRec:
         self._place_I[self._known_K] = np.arange(len(self._known_K))
         self._encoder, self.best_epochs = None, None
         sequences = [self._place_I[sequence] for sequence in data.sequences]
-        if any(len(sequence) > 1 for sequence in sequences):
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(self.seed)
-                self._encoder, self.best_epochs = self._trained(sequences)
+        if len(everything) >= self.fewest and any(len(sequence) > 1 for sequence in sequences):
+            self._encoder, self.best_epochs = self._known_or_trained(sequences)
 
     def scores(self, history_H: Indices, visit: Visit = NOBODY) -> Scores:  # noqa: ARG002 - the history says it all
         """[items]: logits; `NOTHING` for items not in training, and for all where the history has none that was."""
@@ -126,6 +136,26 @@ class SasRec:
     def settings_after_fit(self) -> dict[str, object]:
         """Settings that fit as long again and hold nothing out; empty when nothing was learned."""
         return {} if self.best_epochs is None else {"epochs": self.best_epochs, "patience": None}
+
+    def _known_or_trained(self, sequences: Sequence[Indices]) -> tuple[Encoder, int]:
+        """From the cache, or trained and put there."""
+        settings = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        path = self._cache and self._cache / f"{key_of(settings, sequences)}.safetensors"
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.seed)
+            if path and (found := kept(path)):
+                encoder = self.encoder(len(self._known_K)).eval().requires_grad_(False)
+                encoder.load_state_dict(found.weights)
+                return encoder, found.epochs
+            encoder, epochs = self._trained(sequences)
+        if path:
+            keep(path, encoder, epochs)
+        return encoder, epochs
+
+    def encoder(self, items: int) -> Encoder:
+        """Fresh weights."""
+        shape = {"dim": self.dim, "layers": self.layers, "heads": self.heads}
+        return Encoder(items, self.max_length, **shape, dropout=self.dropout)
 
     def _trained(self, sequences: Sequence[Indices]) -> tuple[Encoder, int]:
         """The weights that rank, and after how many epochs they were so."""
@@ -157,6 +187,37 @@ class SasRec:
     def _tell(self, epoch: int) -> None:
         if self._progress:
             self._progress(epoch, self.epochs)
+
+
+class SasRecSource(SourceKind):
+    """Items that a small transformer over item ids expects next; it learns the order of choices.
+
+    It takes minutes to learn from a large ledger; what it learned is kept in the cache folder until events come.
+    """
+
+    label: ClassVar[str] = "sequence"
+    type: Literal["sasrec"]
+    dim: int = Field(64, ge=2, le=1024, multiple_of=2, description="Numbers that stand for an item.")
+    layers: int = Field(2, ge=1, le=8, description="Of the transformer.")
+    dropout: float = Field(0.3, ge=0, lt=1, description="The more, the less it learns by heart.")
+    max_length: int = Field(100, ge=2, le=1_000, description="How many items of a timeline are read, the last ones.")
+    epochs: int = Field(200, ge=1, le=10_000, description="The most that it trains; it finds out when to stop.")
+    fewest: int = Field(FEWEST_CHOICES, ge=2, description="With fewer choices than these it says nothing.")
+
+    def build(self, materials: Materials) -> SasRec:
+        """A source with these settings, to be fitted. Raises ConfigError for more than 20,000 items with events."""
+        sequences = materials.data.sequences
+        if (items := len(np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *sequences])))) > LARGEST:
+            raise ConfigError(f"sasrec: {items:,} items with events; it takes up to {LARGEST:,}: use itemknn here")
+        return SasRec(
+            dim=self.dim,
+            layers=self.layers,
+            dropout=self.dropout,
+            max_length=self.max_length,
+            epochs=self.epochs,
+            fewest=self.fewest,
+            cache=cache_folder() / "sasrec",
+        )
 
 
 def _check(counts: Mapping[str, int], heads: int) -> None:
@@ -262,8 +323,7 @@ class _Trainer:
     def __init__(self, settings: SasRec, items: int) -> None:
         self._batch, self._max_length = settings.batch, settings.max_length
         self._learning_rate, self._step = settings.learning_rate, 0
-        shape = {"dim": settings.dim, "layers": settings.layers, "heads": settings.heads}
-        self._encoder = Encoder(items, settings.max_length, **shape, dropout=settings.dropout)
+        self._encoder = settings.encoder(items)
         self.mean = copy.deepcopy(self._encoder).eval().requires_grad_(False)
         self._optimizer = torch.optim.AdamW(
             self._encoder.parameters(),
