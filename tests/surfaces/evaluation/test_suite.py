@@ -74,6 +74,7 @@ def test_the_json_has_what_others_build_on(report: Report) -> None:
     assert set(found["tuning"]) == {"popular", "popular_7d", "co_visitation", "bm25"}
     assert set(found["fused_weights"]) == {"foundation", "bm25", "co_visitation", "popular", "recent"}
     assert found["costs"]["foundation"]["tokens"] > 0 == found["costs"]["popular"]["tokens"]
+    assert 0 < found["methods"]["late"]["ndcg@10"]["value"] < 1
     assert (found["costs"]["fused"]["tokens"] > 0) == (found["fused_weights"]["foundation"] > 0)
     assert {"interest", "apply", "save", "dismiss"} == set(found["calibration"]["foundation"])
     assert "simulated" in " ".join(found["notes"])
@@ -299,6 +300,7 @@ def test_all_are_every_method(network: Ledger, tiny_engine: TorchEngine) -> None
         *names(model=False),
         "zero_shot",
         "fused",
+        "late",
     ]
 
 
