@@ -96,7 +96,7 @@ def experiments(
 def curves(
     axes: Annotated[
         str, typer.Option(metavar="NAMES", help="What is varied, parted by commas.")
-    ] = "data,model,history,cold,gap,surface",
+    ] = "data,model,history,detail,cold,gap,surface",
     minutes: Annotated[float, typer.Option(min=0.01, max=1_440, help="Of each training run.")] = 15.0,
     dataset: Annotated[Dataset, typer.Option(help="Data of every axis but the last.")] = Dataset.MOVIELENS_100K,
     world: Annotated[World, typer.Option(help="Data of the axis surface.")] = World.NETWORK,

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from prompts.verbalize import Detail
 from surfaces.curves.trial import Laboratory, Trial
 from surfaces.evaluation.protocols import (
     Case,
@@ -28,6 +29,8 @@ from surfaces.training.run import Taught
 
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
 SCALES = (1 / 2, 1.0, 2.0)
+DETAILS: Mapping[Detail, int] = {"text": 4, "mixed": 2, "vector": 1}
+"""How events are told, and in how many times the trunk's budget: a text takes a dozen slots, a vector one."""
 COLD = (5, 10, 100)
 """Most choices that a member has made."""
 WINDOW, BINS = 0.2, 4
@@ -78,6 +81,15 @@ def _history(lab: Laboratory) -> Iterator[Point]:
         yield Point(trial, first.spec.surface, split, budget, f"{budget} slots")
 
 
+def _detail(lab: Laboratory) -> Iterator[Point]:
+    first = lab.taught[0]
+    split = _last(lab, first)
+    for number, (detail, times) in enumerate(DETAILS.items()):
+        as_it_comes = detail == first.form.detail == first.spec.prompt.detail
+        trial = Trial() if as_it_comes else Trial(budget=first.form.budget * times, detail=detail)
+        yield Point(trial, first.spec.surface, split, number, detail)
+
+
 def _cold(lab: Laboratory) -> Iterator[Point]:
     """Members of whom nothing was learned, after their first choices."""
     for most in COLD:
@@ -110,6 +122,7 @@ AXES: Mapping[str, Axis] = {
     "data": Axis("Members that are learned from", "members", "log", False, _data),
     "model": Axis("Size of the model", "parameters", "log", False, _model),
     "history": Axis("Length of the history", "slots of the trunk", "log", False, _history),
+    "detail": Axis("Events as text or as vectors", "detail of the trunk", "names", False, _detail),
     "cold": Axis("Members whom nobody knew", "events of a member, at most", "log", False, _cold),
     "gap": Axis("Time since training", "days (median of a quarter of the members)", "linear", False, _gap),
     "surface": Axis("Surfaces that were never seen", "surface", "names", True, _surface),

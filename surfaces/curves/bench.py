@@ -162,6 +162,7 @@ def _measured(lab: Laboratory, point: Point, outcome: Outcome, asked: Asked) -> 
         "steps": outcome.steps,
         "leaves": round(outcome.steps * pace.leaves),
         "leaves_per_s": round(pace.leaves / pace.seconds, 1),
+        "tokens": round(float(results.tokens_M.mean()), 1),
     }
 
 
@@ -169,13 +170,13 @@ def to_tables(found: Found) -> Iterator[Table]:
     """For a terminal: one table an axis."""
     for axis in found["axes"].values():
         table = Table(title=axis["title"], caption=axis.get("note"))
-        for name in ("", "surface", "NDCG@10", "95% interval", "members", "parameters", "leaves learned"):
+        for name in ("", "surface", "NDCG@10", "95% interval", "members", "parameters", "leaves learned", "tokens"):
             table.add_column(name, justify="left" if name in ("", "surface") else "right")
         for point in axis["points"]:
             ndcg = point["ndcg@10"]
             table.add_row(
                 ", ".join(filter(None, (point["label"], point.get("series")))), point["surface"],
                 f"{ndcg['value']:.3f}", f"{ndcg['low']:.3f} to {ndcg['high']:.3f}", str(point["members"]),
-                f"{point['parameters']:,}", f"{point['leaves']:,}",
+                f"{point['parameters']:,}", f"{point['leaves']:,}", f"{point['tokens']:,.0f}",
             )  # fmt: skip
         yield table

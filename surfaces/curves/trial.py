@@ -24,6 +24,7 @@ from foundation.training.ahead import Data
 from foundation.training.settings import TrainSettings
 from foundation.training.trainer import StepReport, Trainer, Watcher
 from prompts.errors import ConfigError
+from prompts.verbalize import Detail
 from surfaces.evaluation.results import kept, key_of
 from surfaces.examples.timelines import Timeline
 from surfaces.examples.trees import Shelf
@@ -43,13 +44,15 @@ Step = Callable[[str, int, int], None]
 class Trial:
     """What a run does otherwise than the laboratory's settings.
 
-    `scale` multiplies width and depth of the model, `budget` is that of the trunk in slots. Leaves hang in the trees of
+    `scale` multiplies width and depth of the model, `budget` is that of the trunk in slots, and `detail` says whether
+    its events, and the candidates (but with `mixed`), are vectors or text. Leaves hang in the trees of
     a `share` of the members. Nothing is learned of `strangers`, of what came at or after the moment `until`, and on the
     surface `without`.
     """
 
     scale: float = 1.0
     budget: int | None = None
+    detail: Detail | None = None
     share: float = 1.0
     strangers: bool = False
     until: float | None = None
@@ -203,12 +206,16 @@ def scaled(described: ModelConfig, factor: float) -> ModelConfig:
 
 
 def _changed(taught: Taught, trial: Trial, *, evidence: bool) -> Taught:
-    """The surface as a run sees it: its evidence, its trunk's budget, and whether it is learned from."""
+    """The surface as a run sees it: its evidence, its trunk, its candidates, and whether it is learned from."""
     spec, form = taught.spec, taught.form
     if not evidence:
         spec = spec.model_copy(update={"evidence": ()})
     if trial.budget is not None:
         form = replace(form, budget=trial.budget, step=max(1, form.step * trial.budget // form.budget))
+    if trial.detail is not None:
+        form = replace(form, detail=trial.detail)
+        leaf = spec.prompt.model_copy(update={"detail": "text" if trial.detail == "text" else "vector"})
+        spec = spec.model_copy(update={"prompt": leaf})
     return replace(taught, spec=spec, form=form, learn=taught.learn and spec.surface != trial.without)
 
 

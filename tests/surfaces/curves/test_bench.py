@@ -95,7 +95,7 @@ def measured(places: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[be
 def test_every_axis_has_points_with_intervals(measured: tuple[bench.Found, list[str], Asked]) -> None:
     found = json.loads(json.dumps(measured[0]))
     assert {name: len(axis["points"]) for name, axis in found["axes"].items()} == {
-        "data": 4, "model": 3, "history": 4, "cold": 3, "gap": 4, "surface": 4,
+        "data": 4, "model": 3, "history": 4, "detail": 3, "cold": 3, "gap": 4, "surface": 4,
     }  # fmt: skip
     for axis in found["axes"].values():
         assert axis["title"]
@@ -117,6 +117,8 @@ def test_axes_vary_what_they_say(measured: tuple[bench.Found, list[str], Asked])
     assert sizes == sorted(set(sizes))
     assert sizes == [point["parameters"] for point in found["model"]["points"]]
     assert [point["x"] for point in found["history"]["points"]] == [16, 32, 64, 128]
+    details = {point["label"]: point["tokens"] for point in found["detail"]["points"]}
+    assert details["text"] > details["mixed"] > details["vector"] > 10
     assert [point["x"] for point in found["cold"]["points"]] == [5, 10, 100]
     assert found["cold"]["points"][0]["learned_members"] == 24
     days = [point["x"] for point in found["gap"]["points"]]
@@ -130,8 +132,8 @@ def test_the_budget_is_told_before(measured: tuple[bench.Found, list[str], Asked
     """Runs that several points ask for are counted, and made, once."""
     _, told, what = measured
     assert len(told) == 1
-    assert told[0].startswith("14 training runs of 0.00166667 minutes, 0.0233333 minutes in all, and ")
-    assert len(list((what.out / "trials").iterdir())) == 14
+    assert told[0].startswith("16 training runs of 0.00166667 minutes, 0.0266667 minutes in all, and ")
+    assert len(list((what.out / "trials").iterdir())) == 16
 
 
 def test_a_bench_that_is_done_is_not_done_again(
