@@ -17,7 +17,14 @@ from surfaces.spec_schema import SURFACE_FILE, first_line
 
 COLUMNS = 20
 """Columns that the comment over the item's template lists."""
-EVIDENCE = ("popular", "co_visitation", "bm25")
+EVIDENCE = {
+    "popular": "popular",
+    "co_visitation": "co_visitation",
+    "itemknn": "co_visitation",
+    "slist": "co_visitation",
+    "bm25": "bm25",
+}
+"""Whose opinion a draft asks for, where the ledger has enough for a source of the type beside it."""
 """What a draft tells of a candidate, in the order in which the shipped surfaces tell it."""
 WIDTH = 52
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
@@ -122,7 +129,7 @@ def _sources(chosen: Offer) -> list[str]:
 
 
 def _evidence(chosen: Offer) -> list[str]:
-    told = [name for name in EVIDENCE if name in chosen.order]
+    told = [name for name, like in EVIDENCE.items() if like in chosen.order]
     return ["# Whose opinion of a candidate the model reads, in a few words.", f"evidence: [{', '.join(told)}]"]
 
 
