@@ -8,6 +8,7 @@ takes all that follows as Y, decayed as well; the next item alone ranked better 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal
 
@@ -20,13 +21,15 @@ from surfaces.sources.base import NOTHING, Indices, Interactions, Materials, Sco
 from surfaces.sources.matrix import DECAY, Decay, Square, add_product
 from surfaces.visit import NOBODY, Visit
 
+logger = logging.getLogger(__name__)
+
 L2 = 500.0
 
 LAST = 50
 """Items of a history that are read: at a decay of .9 the ones before weigh half a percent together."""
 
-LARGEST = 8_000
-"""Items that are ranked: two matrices of 0.3 GB then, and a minute of one core. The most frequent ones stay."""
+LARGEST = 10_000
+"""Items with events: two matrices of 0.4 GB then, and a minute or two of one core."""
 
 ROWS_AT_ONCE = 65_536
 
@@ -35,7 +38,8 @@ class Slist:
     """Scores an item by the learned weights of a member's last items, the newest first, to the item that comes next.
 
     Of n items with events, fitting takes two float32 matrices of n x n (8 n^2 bytes) and about 7/3 n^3
-    multiplications. Of more than 8,000 items, the most frequent ones are ranked, and nothing is said of the others.
+    multiplications. Of more than 10,000 such items it learns nothing, and says nothing: to rank some of them alone
+    would read as if the others were never chosen.
     """
 
     def __init__(self, *, l2: float = L2, decay: float = DECAY) -> None:
@@ -51,8 +55,10 @@ class Slist:
         counts_I = np.bincount(
             np.concatenate([np.zeros(0, dtype=np.int64), *data.sequences]), minlength=len(data.item_ids)
         )
-        frequent = np.argsort(-counts_I, kind="stable")[:LARGEST]
-        self._known_J = np.sort(frequent[counts_I[frequent] > 0])
+        self._known_J = np.flatnonzero(counts_I)
+        if len(self._known_J) > LARGEST:
+            logger.warning("slist says nothing of %d items: it takes up to %d", len(self._known_J), LARGEST)
+            self._known_J = self._known_J[:0]
         self._place_I = np.full(len(data.item_ids), -1, dtype=np.int64)
         self._place_I[self._known_J] = np.arange(len(self._known_J))
         self._weights_JJ = np.zeros((0, 0), dtype=np.float32)  # the old one goes first
@@ -60,7 +66,7 @@ class Slist:
         self._weights_JJ = self._solved([places for places in known if len(places) > 1])
 
     def scores(self, history_H: Indices, visit: Visit = NOBODY) -> Scores:  # noqa: ARG002 - the history says it all
-        """[items]: sums of weights; `NOTHING` for items that are not ranked, and for all where the history has none."""
+        """[items]: sums of weights; `NOTHING` for items without events, and for all where the history has none."""
         scores_I = np.full(len(self._place_I), NOTHING)
         places = self._place_I[history_H]
         last = places[places >= 0][-LAST:]

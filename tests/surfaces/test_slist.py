@@ -68,12 +68,15 @@ def test_the_last_item_counts_most() -> None:
         assert int(scores_I[2:].argmax()) + 2 == comes
 
 
-def test_of_a_large_catalogue_the_most_frequent_items_are_ranked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_too_large_a_catalogue_it_says_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    timelines = [[0, 1, 2], [1, 2, 3], [2, 1]]
+    monkeypatch.setattr(slist, "LARGEST", 4)
+    assert (fitted(timelines, 5).scores(np.array([1])) > NOTHING).tolist() == [True, True, True, True, False]
     monkeypatch.setattr(slist, "LARGEST", 3)
-    source = fitted([[0, 1, 2], [1, 2, 3], [2, 1]], 5)
-    scores_I = source.scores(np.array([1]))
-    assert (scores_I > NOTHING).tolist() == [True, True, True, False, False], "0 and 3 came once, and 0 is first"
-    assert (source.scores(np.array([3])) == NOTHING).all()
+    assert (fitted(timelines, 5).scores(np.array([1])) == NOTHING).all()
+    assert "slist says nothing of 4 items" in caplog.text
 
 
 @pytest.mark.parametrize("settings", [{"l2": 0.0}, {"decay": 0.0}, {"decay": 1.5}])
