@@ -49,8 +49,8 @@ def silent(spec: SurfaceSpec, retrieval: Retrieval, visit: Visit, candidates: Se
     history_H = retrieval.history(visit)
     places = [retrieval.index[each.item_id] for each in candidates if each.item_id in retrieval.index]
     known = {
-        name
-        for name, adviser in zip(spec.evidence, retrieval.advisers, strict=True)
+        adviser.name
+        for adviser in retrieval.advisers
         if np.any(adviser.source.scores(history_H, visit)[places] > NOTHING)
     }
     return frozenset(spec.evidence) - known

@@ -94,7 +94,7 @@ class Examples:
             raise ConfigError(
                 f"surface '{spec.surface}': no member has more than {self.settings.holdout} choices to learn from"
             )
-        self._advisers = [self._advisers_without(fold, every) for fold in range(FOLDS)]
+        self._advisers = _in_common([self._advisers_without(fold, every) for fold in range(FOLDS)])
         self._labels = [adviser.label for adviser in self._advisers[0]]
         self._phrases: dict[tuple[tuple[int, ...], tuple[int, ...]], Piece] = {}
         names = {name for item in self.items for name in item.attributes}
@@ -312,6 +312,12 @@ class Examples:
         counts_I = np.bincount(chosen, minlength=len(self.items)) + 1.0
         shares_I: npt.NDArray[np.float64] = counts_I / counts_I.sum()
         return shares_I
+
+
+def _in_common(folds: Sequence[Sequence[Adviser]]) -> list[tuple[Adviser, ...]]:
+    """The advisers of each fold without those that had too little to learn from in another one."""
+    names = set.intersection(*({adviser.name for adviser in advisers} for advisers in folds))
+    return [tuple(adviser for adviser in advisers if adviser.name in names) for advisers in folds]
 
 
 def _favoured(found_AI: Scores, open_I: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

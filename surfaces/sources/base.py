@@ -192,6 +192,16 @@ class SourceKind(Strict):
         """The source, not yet fitted. Raises ConfigError for what is not to be had."""
 
 
+@runtime_checkable
+class Learner(Protocol):
+    """A source that may have learned nothing from its data, and says so: its opinion is not asked for then."""
+
+    @property
+    def learned(self) -> bool:
+        """Whether it has anything to say of anybody."""
+        ...
+
+
 def retrieve(
     source: Source, history_H: Indices, k: int, exclude: Collection[int] = (), visit: Visit = NOBODY
 ) -> list[tuple[int, float]]:

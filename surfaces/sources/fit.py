@@ -10,7 +10,7 @@ from surfaces.filters.seen import SeenFilter
 from surfaces.kinds import kinds
 from surfaces.ledger.store import Ledger
 from surfaces.policies.seen import SeenPolicy
-from surfaces.sources.base import Interactions, Materials, SourceKind
+from surfaces.sources.base import Interactions, Learner, Materials, SourceKind
 from surfaces.sources.merge import Adviser, Fitted, Retrieval
 from surfaces.sources.popular import Popular
 from surfaces.spec import SurfaceSpec
@@ -53,7 +53,8 @@ def advisers(materials: Materials) -> tuple[Adviser, ...]:
     """The sources behind a surface's evidence, fitted, in the order of their names.
 
     They are the sources as they come, whatever the surface's own are set to, so that their words mean the same on
-    every surface; only where a source finds what it needs is the surface's to say.
+    every surface; only where a source finds what it needs is the surface's to say. One that learned nothing is none of
+    them: a `none` in every leaf would read as if the member were a stranger.
     """
     found = []
     for name in materials.surface.evidence:
@@ -62,7 +63,8 @@ def advisers(materials: Materials) -> tuple[Adviser, ...]:
         where = {key: getattr(own, key) for key in kind.where} if own else {}
         source = kind.model_validate({"type": name, "k": 1, **where}).build(materials)
         source.fit(materials.data)
-        found.append(Adviser(kind.label, source))
+        if not isinstance(source, Learner) or source.learned:
+            found.append(Adviser(name, kind.label, source))
     return tuple(found)
 
 

@@ -45,8 +45,9 @@ class Fitted(NamedTuple):
 
 
 class Adviser(NamedTuple):
-    """A source whose opinion leaves carry, and what it is called there."""
+    """A source whose opinion leaves carry: its type, and what it is called there."""
 
+    name: str
     label: str
     source: Source
 

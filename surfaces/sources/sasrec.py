@@ -124,6 +124,11 @@ class SasRec:
         if len(everything) >= self.fewest and any(len(sequence) > 1 for sequence in sequences):
             self._encoder, self.best_epochs = self._known_or_trained(sequences)
 
+    @property
+    def learned(self) -> bool:
+        """Whether there were choices enough to learn from."""
+        return self._encoder is not None
+
     def scores(self, history_H: Indices, visit: Visit = NOBODY) -> Scores:  # noqa: ARG002 - the history says it all
         """[items]: logits; `NOTHING` for items not in training, and for all where the history has none that was."""
         scores_I = np.full(len(self._place_I), NOTHING)

@@ -65,6 +65,11 @@ class Slist:
         known = [places[places >= 0] for places in (self._place_I[sequence] for sequence in data.sequences)]
         self._weights_JJ = self._solved([places for places in known if len(places) > 1])
 
+    @property
+    def learned(self) -> bool:
+        """Whether there were choices to learn from, and not too many items."""
+        return bool(len(self._known_J))
+
     def scores(self, history_H: Indices, visit: Visit = NOBODY) -> Scores:  # noqa: ARG002 - the history says it all
         """[items]: sums of weights; `NOTHING` for items without events, and for all where the history has none."""
         scores_I = np.full(len(self._place_I), NOTHING)

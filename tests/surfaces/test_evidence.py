@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from surfaces.evidence import LOW, NONE, TOPS, evidence_piece, labels, levels, v
 from surfaces.ledger.store import Ledger
 from surfaces.registry import Registry
 from surfaces.sources.base import NOTHING, Interactions, Materials
-from surfaces.sources.fit import evidence_only
+from surfaces.sources.fit import advisers, evidence_only
 from surfaces.visit import Visit
+from tests.contracts.test_source_contract import drawn, interactions
 from tests.surfaces.test_sources import surface
 from tests.surfaces.world import chosen, fill_few
 
@@ -73,10 +75,29 @@ def test_every_source_with_a_label_can_speak() -> None:
         "itemknn": "similar to chosen",
         "ease": "fits chosen",
         "als": "taste",
+        "slist": "comes next",
+        "sasrec": "sequence",
         "embedding": "alike",
         "bm25": "text match",
         "recent": "newness",
     }
+
+
+# Who is asked
+
+
+def test_a_source_that_learned_nothing_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its `none` in every leaf would read as if every member were a stranger."""
+    spec = Registry.shipped().surface("movies").model_copy(update={"evidence": ("popular", "slist", "sasrec")})
+    ledger = cast("Ledger", None)  # none of them reads it
+
+    def asked(data: Interactions) -> list[str]:
+        return [adviser.name for adviser in advisers(Materials(spec, data, ledger))]
+
+    assert asked(drawn(0)) == ["popular", "slist"], "there are too few choices for sasrec"
+    assert asked(interactions([[], []])) == ["popular"]
+    monkeypatch.setattr("surfaces.sources.slist.LARGEST", 3)
+    assert asked(drawn(0)) == ["popular"]
 
 
 # In the leaves of a surface
