@@ -66,6 +66,8 @@ sources:
   - {type: co_visitation, k: 1}
   - {type: itemknn, k: 5, neighbours: 100, shrink: 0, weighting: tf-idf, decay: 1}
   - {type: ease, k: 5, l2: 500, decay: 0.8}
+  - {type: slist, k: 5, l2: 100, decay: 0.5}
+  - {type: sasrec, k: 5, dim: 32, layers: 1, dropout: 0.5, max_length: 50, epochs: 20, fewest: 100}
   - {type: als, k: 5, factors: 32, regularization: 10, alpha: 8, iterations: 10, decay: 0.5}
   - {type: embedding, k: 1000}
   - {type: bm25, k: 5, from: query}
@@ -73,7 +75,7 @@ sources:
   - {type: request, k: 100}
   - {type: sql, k: 5, query: SELECT item_id FROM items}
   - {type: sql, name: filed, k: 5, query: {file: query.sql}}
-evidence: [popular, co_visitation, itemknn, ease, als, bm25, embedding, recent]
+evidence: [popular, co_visitation, itemknn, ease, als, slist, sasrec, bm25, embedding, recent]
 filters:
   - seen
   - available
