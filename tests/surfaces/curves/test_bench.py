@@ -241,7 +241,7 @@ def test_the_picture_has_a_panel_an_axis(measured: tuple[bench.Found, list[str],
     image = matplotlib.image.imread(io.BytesIO(picture.draw(measured[0])), format="png")
     height, width = image.shape[:2]
     assert width == round(picture.WIDTH * picture.DPI)
-    assert height == round(3 * picture.HEIGHT * picture.DPI)
+    assert height == round(4 * picture.HEIGHT * picture.DPI)
     assert image[..., :3].std() > 0.01
     one = {**measured[0], "axes": {"data": measured[0]["axes"]["data"]}}
     assert picture.draw(one) != picture.draw(measured[0])
