@@ -24,8 +24,8 @@ EVIDENCE = {
     "slist": "co_visitation",
     "bm25": "bm25",
 }
-"""Whose opinion a draft asks for, where the ledger has enough for a source of the type beside it."""
-"""What a draft tells of a candidate, in the order in which the shipped surfaces tell it."""
+"""What a draft tells of a candidate, in the order in which the shipped surfaces tell it: the opinions of these types,
+where the ledger has enough for a source of the type that stands beside it."""
 WIDTH = 52
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _DEADLINE = 1_000

@@ -76,11 +76,8 @@ def _blend(_: Materials, settings: Settings) -> Source:
     from surfaces.evaluation.baselines.blend import Blend
 
     share = settings["share"]
-    parts: list[Source] = [
-        Ease(),
-        SasRec(cache=cache_folder() / "sasrec"),
-    ]  # so that another share costs no other training
-    return Blend(parts, [share, 1 - share])
+    sasrec = SasRec(cache=cache_folder() / "sasrec")  # so that another share costs no other training
+    return Blend([Ease(), sasrec], [share, 1 - share])
 
 
 def _equal(materials: Materials, _: Settings) -> Source:

@@ -16,7 +16,7 @@ from scipy import sparse
 
 from prompts.errors import ConfigError
 from surfaces.sources.base import NOTHING, Indices, Interactions, Materials, Scores, SourceKind
-from surfaces.sources.matrix import DECAY, Decay, choices, weighed, with_events
+from surfaces.sources.matrix import DECAY, Decay, check, choices, weighed, with_events
 from surfaces.visit import NOBODY, Visit
 
 FACTORS, REGULARIZATION, ALPHA, ITERATIONS = 64, 30.0, 16.0, 15
@@ -142,10 +142,3 @@ def one_thread(name: str) -> Iterator[None]:
         raise ConfigError(f"{name} needs the package implicit: pip install 'prismrank[evaluate]'") from None
     with threadpool_limits(1, "blas"):
         yield
-
-
-def check(name: str, **settings: float) -> None:
-    """Raises ConfigError for settings that are not above 0, and a decay above 1."""
-    wrong = [f"{key} {value}" for key, value in settings.items() if value <= 0 or (key == "decay" and value > 1)]
-    if wrong:
-        raise ConfigError(f"{name}: {', '.join(wrong)}: settings are above 0, and a decay is at most 1")

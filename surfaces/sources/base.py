@@ -85,6 +85,11 @@ class Interactions:
         found = (tuple(member_ids), tuple(sequences), tuple(times))
         return cls(item_ids, index, *found, ledger.clock, frozenset(unwanted), people)
 
+    @property
+    def chosen(self) -> Indices:
+        """The items that somebody chose, in ascending order."""
+        return np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *self.sequences]))
+
     def without_last(self, count: int) -> Interactions:
         """The same without the last `count` events of each member."""
         return self.first({name: max(len(t) - count, 0) for name, t in zip(self.member_ids, self.times, strict=True)})

@@ -15,7 +15,18 @@ from scipy.linalg import lapack
 
 from prompts.errors import ConfigError
 from surfaces.sources.base import NOTHING, Indices, Interactions, Materials, Scores, SourceKind
-from surfaces.sources.matrix import DECAY, Decay, Square, add_product, blocks, choices, weighed, with_events
+from surfaces.sources.matrix import (
+    DECAY,
+    Decay,
+    Square,
+    add_product,
+    blocks,
+    choices,
+    levelled,
+    places_of,
+    weighed,
+    with_events,
+)
 from surfaces.visit import NOBODY, Visit
 
 L2 = 200.0
@@ -51,8 +62,7 @@ class Ease:
                 f"ease: {len(known_J):,} items with events need a matrix of {4 * len(known_J) ** 2 / 1e9:.1f} GB; "
                 f"it takes up to {LARGEST:,} items: use itemknn here"
             )
-        self._place_I = np.full(len(data.item_ids), -1, dtype=np.int64)
-        self._place_I[known_J] = np.arange(len(known_J))
+        self._place_I = places_of(known_J, len(data.item_ids))
         self._known_J, self._weights_JJ = known_J, np.zeros((0, 0), dtype=np.float32)  # the old one goes first
         self._weights_JJ = item_weights(chosen_MI[:, known_J], self.l2)
 
@@ -65,7 +75,7 @@ class Ease:
         if known.any():
             row = (weights[known].astype(np.float32), (np.zeros(known.sum(), dtype=np.int64), places[known]))
             history_1J = sparse.csr_array(row, shape=(1, len(self._known_J)))
-            scores_I[self._known_J] = (history_1J @ self._weights_JJ)[0]
+            scores_I[self._known_J] = levelled((history_1J @ self._weights_JJ)[0])
         return scores_I
 
 

@@ -9,11 +9,13 @@ import numpy.typing as npt
 from pydantic import Field
 from scipy import sparse
 
+from prompts.errors import ConfigError
 from surfaces.sources.base import Indices, Interactions, Scores
 
 DECAY = 0.9
 
 ROWS_AT_ONCE = 256
+STEP = 1e-5
 
 Square = npt.NDArray[np.float32]
 """[items, items]."""
@@ -61,6 +63,30 @@ def add_product(total_JJ: Square, left_RJ: sparse.csr_array, right_RJ: sparse.cs
         total_JJ[start:stop] += (left_JR[start:stop] @ right_RJ).toarray()
 
 
+def levelled(scores_J: npt.NDArray[np.float32]) -> Scores:
+    """[items]: in steps of a hundred-thousandth of the largest, so that rounding alone puts no item above another.
+
+    What a matrix in 32 bits gives depends in its last digits on how many threads worked on it, and on the processor.
+    """
+    largest = float(np.abs(scores_J).max(initial=0.0))
+    step = largest * STEP or 1.0
+    return np.round(scores_J.astype(np.float64) / step) * step
+
+
 def blocks(size: int) -> list[tuple[int, int]]:
     """Ranges of rows that are worked on at once."""
     return [(start, min(start + ROWS_AT_ONCE, size)) for start in range(0, size, ROWS_AT_ONCE)]
+
+
+def places_of(known_J: Indices, items: int) -> Indices:
+    """[items]: each item's place among the known ones, -1 for the others."""
+    place_I = np.full(items, -1, dtype=np.int64)
+    place_I[known_J] = np.arange(len(known_J))
+    return place_I
+
+
+def check(name: str, **settings: float) -> None:
+    """Raises ConfigError for settings that are not above 0, and a decay above 1."""
+    wrong = [f"{key} {value}" for key, value in settings.items() if value <= 0 or (key == "decay" and value > 1)]
+    if wrong:
+        raise ConfigError(f"{name}: {', '.join(wrong)}: settings are above 0, and a decay is at most 1")

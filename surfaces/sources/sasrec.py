@@ -31,6 +31,7 @@ from foundation.wheels import cache_folder
 from prompts.errors import ConfigError, TrainingError
 from surfaces.sources.base import NOTHING, Indices, Interactions, Materials, Scores, SourceKind
 from surfaces.sources.kept import keep, kept, key_of
+from surfaces.sources.matrix import places_of
 from surfaces.visit import NOBODY, Visit
 
 HELD = 500
@@ -70,8 +71,9 @@ class SasRec:
     `epochs` are the most that it trains. With a `patience` it stops after so many checks without a better NDCG@10 on
     the last events of some members, which it then does not learn from, and goes back to its best weights; with None it
     learns from everything for all `epochs`. `settings_after_fit` tells the epochs found. `max_length` items are read,
-    the last ones. `batch` is in sequences. `progress` hears how many
-    epochs are done, and of how many at most.
+    the last ones. `batch` is in sequences. `progress` hears how many epochs are done, and of how many at most. From
+    fewer than `fewest` choices nothing is learned. A `cache` folder keeps what was learned, by a hash of settings and
+    sequences: the same fit comes from there the next time.
     """
 
     def __init__(
@@ -115,13 +117,11 @@ class SasRec:
         Two fits with the same seed and one thread give the same weights; torch's own generator is left as it was.
         Raises TrainingError when the loss is no number any more.
         """
-        everything = np.concatenate([np.zeros(0, dtype=np.int64), *data.sequences])
-        self._known_K = np.unique(everything)
-        self._place_I = np.full(len(data.item_ids), -1, dtype=np.int64)
-        self._place_I[self._known_K] = np.arange(len(self._known_K))
+        self._known_K = data.chosen
+        self._place_I = places_of(self._known_K, len(data.item_ids))
         self._encoder, self.best_epochs = None, None
         sequences = [self._place_I[sequence] for sequence in data.sequences]
-        if len(everything) >= self.fewest and any(len(sequence) > 1 for sequence in sequences):
+        if sum(map(len, sequences)) >= self.fewest and any(len(sequence) > 1 for sequence in sequences):
             self._encoder, self.best_epochs = self._known_or_trained(sequences)
 
     @property
@@ -211,8 +211,7 @@ class SasRecSource(SourceKind):
 
     def build(self, materials: Materials) -> SasRec:
         """A source with these settings, to be fitted. Raises ConfigError for more than 20,000 items with events."""
-        sequences = materials.data.sequences
-        if (items := len(np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *sequences])))) > LARGEST:
+        if (items := len(materials.data.chosen)) > LARGEST:
             raise ConfigError(f"sasrec: {items:,} items with events; it takes up to {LARGEST:,}: use itemknn here")
         return SasRec(
             dim=self.dim,

@@ -3,13 +3,14 @@
 M. Choi, J. Kim, J. Lee, H. Shim and J. Lee, "Session-aware linear item-item models for session-based recommendation",
 WWW (2021), section 3.3 (SLIT). Each place of each timeline is a row: X holds what came before it, the newest item as 1
 and each older one as `decay` times the next, and Y holds the item that came. B = inverse(X'X + l2 I) X'Y. The paper
-takes all that follows as Y, decayed as well; the next item alone ranked better on films, products, music and books.
+takes all that follows as Y, decayed as well; here it is the next item alone.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -18,7 +19,7 @@ from scipy import linalg, sparse
 
 from prompts.errors import ConfigError
 from surfaces.sources.base import NOTHING, Indices, Interactions, Materials, Scores, SourceKind
-from surfaces.sources.matrix import DECAY, Decay, Square, add_product
+from surfaces.sources.matrix import DECAY, Decay, Square, add_product, check, levelled, places_of
 from surfaces.visit import NOBODY, Visit
 
 logger = logging.getLogger(__name__)
@@ -43,8 +44,7 @@ class Slist:
     """
 
     def __init__(self, *, l2: float = L2, decay: float = DECAY) -> None:
-        if l2 <= 0 or not 0 < decay <= 1:
-            raise ConfigError(f"slist: l2 {l2} must be above 0, and decay {decay} above 0 and at most 1")
+        check("slist", l2=l2, decay=decay)
         self.l2, self.decay = l2, decay
         self._known_J: Indices = np.zeros(0, dtype=np.int64)
         self._place_I: Indices = np.zeros(0, dtype=np.int64)
@@ -52,18 +52,14 @@ class Slist:
 
     def fit(self, data: Interactions) -> None:
         """Solves for the weights. Raises ConfigError where rounding spoils them."""
-        counts_I = np.bincount(
-            np.concatenate([np.zeros(0, dtype=np.int64), *data.sequences]), minlength=len(data.item_ids)
-        )
-        self._known_J = np.flatnonzero(counts_I)
-        if len(self._known_J) > LARGEST:
-            logger.warning("slist says nothing of %d items: it takes up to %d", len(self._known_J), LARGEST)
-            self._known_J = self._known_J[:0]
-        self._place_I = np.full(len(data.item_ids), -1, dtype=np.int64)
-        self._place_I[self._known_J] = np.arange(len(self._known_J))
+        known_J = data.chosen
+        if len(known_J) > LARGEST:
+            logger.warning("slist says nothing of %d items: it takes up to %d", len(known_J), LARGEST)
+            known_J = known_J[:0]
+        self._known_J, self._place_I = known_J, places_of(known_J, len(data.item_ids))
         self._weights_JJ = np.zeros((0, 0), dtype=np.float32)  # the old one goes first
-        known = [places[places >= 0] for places in (self._place_I[sequence] for sequence in data.sequences)]
-        self._weights_JJ = self._solved([places for places in known if len(places) > 1])
+        if len(known_J):
+            self._weights_JJ = self._solved([self._place_I[items] for items in data.sequences if len(items) > 1])
 
     @property
     def learned(self) -> bool:
@@ -77,7 +73,7 @@ class Slist:
         last = places[places >= 0][-LAST:]
         if len(last):
             weights = self.decay ** np.arange(len(last) - 1, -1, -1.0)
-            scores_I[self._known_J] = weights.astype(np.float32) @ self._weights_JJ[last]
+            scores_I[self._known_J] = levelled(weights.astype(np.float32) @ self._weights_JJ[last])
         return scores_I
 
     def _solved(self, sequences: Sequence[Indices]) -> Square:
@@ -100,12 +96,9 @@ def _transitions(
     sequences: Sequence[Indices], items: int, decay: float
 ) -> Iterator[tuple[sparse.csr_array, sparse.csr_array]]:
     """[rows, items] what came before, and [rows, items] what came, of some thousands of places at a time."""
-    members: list[Indices] = []
-    for number, places in enumerate(sequences, 1):
-        members.append(places)
-        if number == len(sequences) or sum(map(len, members)) >= ROWS_AT_ONCE:
-            yield _rows(members, items, decay)
-            members = []
+    ends = np.cumsum([len(places) for places in sequences]) // ROWS_AT_ONCE
+    for _, numbers in groupby(range(len(sequences)), key=lambda number: int(ends[number])):
+        yield _rows([sequences[number] for number in numbers], items, decay)
 
 
 def _rows(members: Sequence[Indices], items: int, decay: float) -> tuple[sparse.csr_array, sparse.csr_array]:

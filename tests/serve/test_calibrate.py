@@ -176,8 +176,9 @@ def test_the_command_writes_beside_the_model_and_the_server_applies_it(
             raw = {entry["item_id"]: entry["heads"]["watch"] for entry in slate(client, member_id="m1")}
         assert len(served_slate) == len(raw) > 20
         for entry in served_slate:
-            expected = told.heads["watch"].map(np.array([raw[entry["item_id"]]]))[0]
-            assert entry["heads"]["watch"] == pytest.approx(expected, abs=5e-3)  # steps are steep on so few answers
+            near = raw[entry["item_id"]] + np.array([-1e-5, 1e-5])  # steps are steep on so few answers
+            low, high = told.heads["watch"].map(np.clip(near, 0, 1))
+            assert low - 1e-6 <= entry["heads"]["watch"] <= high + 1e-6
 
 
 class served_by_the_command:  # noqa: N801 - read as a function

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from surfaces.sources.als import Rows, check, fitted, one_thread
+from surfaces.sources.als import Rows, fitted, one_thread
 from surfaces.sources.base import NOTHING, Indices, Interactions, Scores
-from surfaces.sources.matrix import choices, with_events
+from surfaces.sources.matrix import check, choices, with_events
 from surfaces.visit import NOBODY, Visit
 
 

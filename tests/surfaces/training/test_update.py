@@ -146,7 +146,7 @@ def test_bad_training_is_refused_and_the_old_model_serves(config: Path, capsys: 
     TorchEngine.load(serving(config))
     refused = config.parent / "run" / update.FOLDER / training.RELEASE
     assert weights(refused) != before["model.safetensors"]
-    written(config.parent, update={"steps": 4, "warmup": 1, "learning_rate": 1e-4, "tolerance": 0.5})
+    written(config.parent, update={"steps": 8, "warmup": 0, "learning_rate": 1e-4})  # too gentle to be worse
     update.run(config, "last")
     assert weights(serving(config)) != before["model.safetensors"], "the next run begins anew"
 
