@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from serve.services import Services
+from surfaces.ledger.records import Event, Item, Member
+from surfaces.ledger.store import Ledger
 from tests.serve.conftest import Client, Controlled, served
 
 
@@ -35,7 +37,12 @@ def test_before_the_engine_has_answered_it_is_alive_but_not_ready(services: Serv
     assert engine.batches, "the engine was asked"
 
 
-def test_the_cache_tells_what_it_does(client: Client) -> None:
+def test_the_cache_tells_what_it_does(client: Client, ledger: Ledger) -> None:
+    # The engine is the whole run's: only a text that nobody else has can be sure to be new to its cache.
+    ledger.put_items([Item("told", "movie", {"title": "A film of this test alone", "year": 1901, "genres": ["Tale"]})])
+    ledger.put_members([Member("teller", {})])
+    ledger.add_events([Event("teller", "told", "movies", "like", 1.0)])
+
     def figures() -> dict[str, float]:
         reply = client.ask("GET", "/metrics")
         assert reply.headers["content-type"].startswith("text/plain")
@@ -44,12 +51,12 @@ def test_the_cache_tells_what_it_does(client: Client) -> None:
 
     before = figures()
     for _ in range(2):
-        client.rank(member_id="m3", deadline_ms=20_000)
+        client.rank(member_id="teller", deadline_ms=20_000)
     after = figures()
     assert after["prismrank_cache_missed_slots_total"] > before["prismrank_cache_missed_slots_total"]
     assert after["prismrank_cache_hit_slots_total"] > before["prismrank_cache_hit_slots_total"]
     assert after["prismrank_cache_bytes"] > 0
-    assert after["prismrank_cache_evictions_total"] == before["prismrank_cache_evictions_total"] == 0
+    assert after["prismrank_cache_evictions_total"] == before["prismrank_cache_evictions_total"]
 
 
 def test_an_engine_that_begins_to_fail_is_noticed_and_so_is_its_return(client: Client, engine: Controlled) -> None:
