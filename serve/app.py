@@ -10,6 +10,8 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from serve import problems
+from serve.doors import Doors
+from serve.keys import Keys
 from serve.live import Live
 from serve.routes import health, metrics, rank, surfaces
 from serve.services import Services
@@ -22,10 +24,11 @@ order, marked `degraded` with the reason. Every error is a problem (RFC 9457, `a
 """
 
 
-def create_app(services: Services, folder: Path | None = None) -> FastAPI:
+def create_app(services: Services, folder: Path | None = None, keys: Keys | None = None) -> FastAPI:
     """The application over `services`. Its engine warms up in the background; `/readyz` says when it has.
 
-    With a `folder`, from which the services' surfaces came, the server follows what changes there.
+    With a `folder`, from which the services' surfaces came, the server follows what changes there. With `keys`, only
+    those who have one come in.
     """
     live = Live(services, folder)
 
@@ -45,4 +48,5 @@ def create_app(services: Services, folder: Path | None = None) -> FastAPI:
     problems.install(app)
     for router in (rank.router, surfaces.router, health.router, metrics.router):
         app.include_router(router)
+    app.add_middleware(Doors, keys=keys or Keys())
     return app

@@ -17,6 +17,7 @@ from serve.commands.calibrate import calibrate
 from serve.commands.demo import demo
 from serve.commands.evaluate import evaluate
 from serve.commands.importing import import_ledger
+from serve.commands.keys import app as keys
 from serve.commands.model import app as model
 from serve.commands.serve import serve
 from serve.commands.surface import app as surface
@@ -57,6 +58,7 @@ app.command("calibrate")(calibrate)
 app.command("serve")(serve)
 app.add_typer(surface, name="surface")
 app.add_typer(model, name="model")
+app.add_typer(keys, name="keys")
 app.add_typer(bench, name="bench")
 
 

@@ -14,6 +14,7 @@ import uvicorn
 
 from prompts.errors import ConfigError, PrismrankError
 from serve.app import create_app
+from serve.keys import Keys
 from serve.services import Services
 
 START_LIMIT_S = 60.0
@@ -43,15 +44,17 @@ def address(bound: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def serve(services: Services, bound: socket.socket, folder: Path | None = None) -> None:
+def serve(services: Services, bound: socket.socket, folder: Path | None = None, keys: Keys | None = None) -> None:
     """Serves until a signal ends it, and follows the surface files of `folder`."""
-    _server(services, folder, access_log=True).run(sockets=[bound])
+    _server(services, folder, keys, access_log=True).run(sockets=[bound])
 
 
 @contextmanager
-def serving(services: Services, bound: socket.socket, folder: Path | None = None) -> Iterator[str]:
+def serving(
+    services: Services, bound: socket.socket, folder: Path | None = None, keys: Keys | None = None
+) -> Iterator[str]:
     """Serves from a thread while inside; gives the URL. Raises PrismrankError when it does not start."""
-    server = _server(services, folder, access_log=False)
+    server = _server(services, folder, keys, access_log=False)
 
     def work() -> None:
         with suppress(SystemExit):  # its way to say that it could not start
@@ -67,12 +70,12 @@ def serving(services: Services, bound: socket.socket, folder: Path | None = None
         thread.join()
 
 
-def _server(services: Services, folder: Path | None, *, access_log: bool) -> uvicorn.Server:
+def _server(services: Services, folder: Path | None, keys: Keys | None, *, access_log: bool) -> uvicorn.Server:
     # What is loaded by now stays: without this, each full collection walks all of it and stops every request for 0.2 s.
     gc.collect()
     gc.freeze()
     level = "info" if access_log else "warning"
-    config = uvicorn.Config(create_app(services, folder), log_level=level, access_log=access_log, lifespan="on")
+    config = uvicorn.Config(create_app(services, folder, keys), log_level=level, access_log=access_log, lifespan="on")
     return uvicorn.Server(config)
 
 

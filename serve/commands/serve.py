@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -33,11 +34,18 @@ def serve(
     precision: Annotated[
         str, typer.Option(help="fp32, exact; or bf16, faster where the hardware has it (docs/precision.md).")
     ] = "fp32",
+    keys: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Only keys of this file come in; `prismrank keys` makes them.")
+    ] = None,
 ) -> None:
     """Serve rankings over HTTP, until Ctrl-C. The API's pages are at /docs."""
     from serve import server
+    from serve.doors import check_host
+    from serve.keys import Keys
     from serve.services import Services
 
+    known = Keys.load(keys) if keys else Keys()
+    check_host(host, known)
     with server.bind(host, port) as bound, open_ledger(ledger) as opened:
         with steps("reading the surfaces") as step:
             registry = open_registry(surfaces)
@@ -47,4 +55,4 @@ def serve(
         if opened.note:
             typer.echo(f"the ledger: {opened.note}", err=True)
         typer.echo(f"prismrank serves at {server.address(bound)}; Ctrl-C ends it", err=True)
-        server.serve(services, bound, surfaces)
+        server.serve(services, bound, surfaces, known)

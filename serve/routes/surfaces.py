@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, JsonValue
 
 from prompts.errors import ConfigError, SpecError
 from serve.bodies import StrictRequest, StrictRoute
+from serve.doors import CurrentKey
 from serve.live import CurrentLive, Version
 from serve.preview import Preview, preview_of
 from serve.problems import FieldProblem, Problem, responses
@@ -79,9 +80,9 @@ class RollbackRequest(Strict):
 
 
 @router.get("")
-async def surfaces(services: CurrentServices, live: CurrentLive) -> SurfaceList:
-    """Every surface, by name."""
-    lines = [_line(each) for each in services.surfaces()]
+async def surfaces(services: CurrentServices, live: CurrentLive, key: CurrentKey) -> SurfaceList:
+    """Every surface that the caller's key may name, by name."""
+    lines = [_line(each) for each in services.surfaces() if key.names(each.spec.surface)]
     note = await asyncio.to_thread(lambda: services.ledger.note)
     return SurfaceList(surfaces=lines, problems=live.problems, note=note)
 

@@ -1,0 +1,145 @@
+"""Who comes in: the key is asked for before anything of the body is read.
+
+A path that is not in the table needs the scope `admin`: a new route is closed until somebody says whom it is for.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Annotated, Literal, NamedTuple
+
+from fastapi import Depends, Request
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as Connection
+
+from prompts.errors import ConfigError
+from serve.keys import ANYONE, Key, Keys, Scope
+from serve.problems import Problem, problem_response
+
+Needs = Scope | Literal["open"]
+"""A scope; or `open`, for what anyone may ask with or without a key: the probes of whoever runs the server."""
+
+ROUTES: Mapping[str, Mapping[str, Needs]] = {
+    "/livez": {"GET": "open"},
+    "/readyz": {"GET": "open"},
+    "/metrics": {"GET": "metrics"},
+    "/openapi.json": {"GET": "rank"},
+    "/docs": {"GET": "rank"},
+    "/docs/oauth2-redirect": {"GET": "rank"},
+    "/redoc": {"GET": "rank"},
+    "/v1/surfaces": {"GET": "rank"},
+    "/v1/surfaces/{surface}": {"GET": "rank", "PUT": "admin", "DELETE": "admin"},
+    "/v1/surfaces/{surface}/versions": {"GET": "rank"},
+    "/v1/surfaces/{surface}/rollback": {"POST": "admin"},
+    "/v1/surfaces/{surface}/preview": {"POST": "rank"},
+    "/v1/surfaces/{surface}/rank": {"POST": "rank"},
+}
+"""Which scope each route needs, by its path and method."""
+
+UNKNOWN = "(unknown)"
+"""What logs and figures call a path that is none of the routes."""
+
+
+class Place(NamedTuple):
+    """Where a request goes: the route's path as it is declared, what it needs, and the surface that the path names."""
+
+    route: str
+    needs: Needs
+    surface: str | None
+
+
+_PATTERNS = [
+    (route, methods, re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(route)) + r"\Z"))
+    for route, methods in ROUTES.items()
+]
+
+
+def place_of(method: str, path: str) -> Place:
+    """The place of a request."""
+    for route, methods, pattern in _PATTERNS:
+        if found := pattern.match(path):
+            asked = "GET" if method == "HEAD" else method
+            return Place(route, methods.get(asked, "admin"), found.groupdict().get("surface"))
+    return Place(UNKNOWN, "admin", None)
+
+
+def check_host(host: str, keys: Keys) -> None:
+    """Raises ConfigError for a server that would listen beyond this machine and has no keys."""
+    if not keys and not _loopback(host):
+        raise ConfigError(
+            f"{host} can be reached from other machines, and there are no keys: make one with "
+            "`prismrank keys new NAME --file keys.yaml`, and serve with --keys keys.yaml"
+        )
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Doors:
+    """The ASGI middleware that lets requests in, or answers 401, 403 or 429."""
+
+    def __init__(self, app: ASGIApp, keys: Keys) -> None:
+        self.app, self.keys = app, keys
+
+    async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
+        """Passes on a request whose key allows what it asks for; the key goes with it."""
+        if scope["type"] == "http":
+            place = place_of(scope["method"], scope["path"])
+            scope["place"], scope["key"] = place, ANYONE
+            if self.keys and place.needs != "open":
+                try:
+                    scope["key"] = self._key(Headers(scope=scope), place)
+                except Problem as problem:
+                    await problem_response(problem)(scope, receive, send)
+                    return
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        await self.app(scope, receive, send)
+
+    def _key(self, headers: Headers, place: Place) -> Key:
+        """The key that came with a request. Raises Problem where there is none, or not one for this."""
+        key = self.keys.find(_secret(headers))
+        if key is None:
+            detail = "a key is required, as the header Authorization: Bearer KEY; `prismrank keys new` makes one"
+            raise Problem(HTTPStatus.UNAUTHORIZED, detail, headers={"WWW-Authenticate": 'Bearer realm="prismrank"'})
+        wait = self.keys.wait(key)
+        if wait:
+            detail = f"the key '{key.name}' may ask {key.rate:g} times a second"
+            raise Problem(HTTPStatus.TOO_MANY_REQUESTS, detail, headers={"Retry-After": str(max(1, math.ceil(wait)))})
+        if place.needs != "open" and not key.allows(place.needs):
+            detail = f"this needs the scope '{place.needs}', which the key '{key.name}' does not have"
+            raise Problem(HTTPStatus.FORBIDDEN, detail)
+        if place.surface is not None:
+            check_surface(key, place.surface)
+        return key
+
+
+def check_surface(key: Key, surface: str) -> None:
+    """Raises Problem 403 for a surface that the key may not name."""
+    if not key.names(surface):
+        detail = f"the key '{key.name}' is for other surfaces: {', '.join(key.surfaces or ())}"
+        raise Problem(HTTPStatus.FORBIDDEN, detail)
+
+
+def _secret(headers: Headers) -> str:
+    kind, _, secret = headers.get("authorization", "").partition(" ")
+    return secret.strip() if kind.lower() == "bearer" else ""
+
+
+def _current(request: Request) -> Key:
+    key: Key = request.scope.get("key", ANYONE)
+    return key
+
+
+CurrentKey = Annotated[Key, Depends(_current)]
+"""A route's parameter of this type is given the caller's key."""
