@@ -13,7 +13,7 @@ from serve import problems
 from serve.doors import Doors
 from serve.keys import Keys
 from serve.live import Live
-from serve.routes import health, metrics, rank, surfaces
+from serve.routes import health, ledger, metrics, rank, surfaces
 from serve.services import Services
 
 DESCRIPTION = """\
@@ -46,7 +46,7 @@ def create_app(services: Services, folder: Path | None = None, keys: Keys | None
     app = FastAPI(title="prismrank", version="1", description=DESCRIPTION, lifespan=life, redirect_slashes=False)
     app.state.services, app.state.live = services, live
     problems.install(app)
-    for router in (rank.router, surfaces.router, health.router, metrics.router):
+    for router in (rank.router, surfaces.router, ledger.router, health.router, metrics.router):
         app.include_router(router)
     app.add_middleware(Doors, keys=keys or Keys())
     return app

@@ -38,6 +38,10 @@ ROUTES: Mapping[str, Mapping[str, Needs]] = {
     "/v1/surfaces/{surface}/rollback": {"POST": "admin"},
     "/v1/surfaces/{surface}/preview": {"POST": "rank"},
     "/v1/surfaces/{surface}/rank": {"POST": "rank"},
+    "/v1/events": {"POST": "write"},
+    "/v1/items": {"PUT": "write"},
+    "/v1/members": {"PUT": "write"},
+    "/v1/members/{member_id}": {"DELETE": "write"},
 }
 """Which scope each route needs, by its path and method."""
 

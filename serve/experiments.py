@@ -59,7 +59,13 @@ class ExposureLog:
                 self.dropped += 1
             else:
                 self._waiting.append(exposure)
-                self._changed.notify()
+                self._changed.notify_all()
+
+    def forget(self, member_id: str) -> None:
+        """Drops what waits of a member, and waits a few seconds for what is being written."""
+        with self._changed:
+            self._waiting = deque(exposure for exposure in self._waiting if exposure.member_id != member_id)
+            self._changed.wait_for(lambda: not self._in_hand, LAST_S)
 
     def start(self) -> None:
         """Begins to write."""
@@ -71,7 +77,7 @@ class ExposureLog:
         """Writes what waits, within a few seconds, and ends."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
+            self._changed.notify_all()
         if self._thread is not None:
             self._thread.join(LAST_S)
             if self._thread.is_alive():
@@ -88,6 +94,9 @@ class ExposureLog:
                 self._drop(len(fit))
             else:
                 self.written += len(fit)
+            with self._changed:
+                self._in_hand = 0
+                self._changed.notify_all()
 
     def _fit(self, batch: Iterable[Exposure]) -> Iterator[Exposure]:
         """Those that a ledger can hold: one that cannot be written takes no other with it."""

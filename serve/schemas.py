@@ -120,9 +120,69 @@ class RankRequest(Strict):
         return self
 
 
-FIELDS = frozenset(
-    name for model in (RankRequest, InlineMember, TimelineEvent, InlineCandidate) for name in model.model_fields
-)
+class EventIn(Strict):
+    """Something that a member did with an item."""
+
+    member_id: Identifier = Field(examples=["196"])
+    item_id: Identifier = Field(examples=["242"])
+    surface: Identifier = Field(description="where it happened", examples=["movies"])
+    action: Identifier = Field(description="what was done; `show` says that the item was only shown", examples=["like"])
+    timestamp: float | None = Field(
+        default=None, allow_inf_nan=False, description="seconds since 1970; default: when the request came"
+    )
+    value: float | None = Field(default=None, allow_inf_nan=False, description="how much, such as a rating or a price")
+    position: int | None = Field(default=None, ge=0, lt=2**31, description="the place on the slate, 0 first")
+    propensity: float | None = Field(default=None, gt=0, le=1, description="as the slate's entry told it")
+    event_id: Identifier | None = Field(
+        default=None, description="makes the event one, however often it is sent; default: a hash of its content"
+    )
+
+
+class EventsRequest(Strict):
+    """What members did."""
+
+    events: list[EventIn] = Field(min_length=1, max_length=1_000)
+
+
+class ItemIn(Strict):
+    """An item: `item_id`, `kind`, and its attributes beside them."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, JsonValue]
+
+    item_id: Identifier
+    kind: Identifier = Field(examples=["movie"])
+    member_id: Identifier | None = Field(default=None, description="the person that the item is, where it is one")
+
+    def attributes(self) -> Attributes:
+        """Everything beside the fields."""
+        return dict(self.__pydantic_extra__)
+
+
+class ItemsRequest(Strict):
+    """Items to write."""
+
+    items: list[ItemIn] = Field(min_length=1, max_length=1_000)
+
+
+class MemberIn(Strict):
+    """A member, with what is known of them."""
+
+    member_id: Identifier
+    profile: Attributes = Field(default={}, examples=[{"age": 24, "gender": "F", "occupation": "artist"}])
+
+
+class MembersRequest(Strict):
+    """Members to write."""
+
+    members: list[MemberIn] = Field(min_length=1, max_length=1_000)
+
+
+_BODIES: tuple[type[BaseModel], ...] = (
+    RankRequest, InlineMember, TimelineEvent, InlineCandidate, EventsRequest, EventIn, ItemsRequest, ItemIn,
+    MembersRequest, MemberIn,
+)  # fmt: skip
+FIELDS = frozenset(name for model in _BODIES for name in model.model_fields)
 """Every key that a request may have by this module's word, and so may be named in an error."""
 
 

@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from threading import RLock
-from typing import Annotated
+from threading import Lock, RLock
+from typing import Annotated, Protocol, runtime_checkable
 
 from fastapi import Depends, Request
 
 from foundation.engine.base import Engine
-from prompts.errors import PrismrankError, SpecError, UnknownError
+from prompts.errors import LedgerError, PrismrankError, SpecError, UnknownError
 from prompts.suggest import suggest
 from prompts.tree import Piece, PromptNode, PromptTree
 from serve.batcher import Batcher, Limits
@@ -23,7 +23,7 @@ from serve.served import ServedSurface, make_ready
 from serve.workers import Workers
 from surfaces.adapters import Adapters
 from surfaces.calibrated import Calibrations
-from surfaces.ledger.records import quoted
+from surfaces.ledger.records import Erased, quoted
 from surfaces.ledger.store import Ledger
 from surfaces.registry import Declared, Registry, shipped_folder
 from surfaces.spec import SurfaceSpec, check_answers
@@ -35,6 +35,15 @@ Progress = Callable[[str], None]
 """Called with the name of each step as it begins."""
 Refuse = Callable[[str, PrismrankError], None]
 """Called with the name of a surface that cannot be made ready, and why."""
+
+
+@runtime_checkable
+class Forgetful(Protocol):
+    """An engine that can drop what it remembers of members."""
+
+    def forget(self) -> None:
+        """Forgets every trunk."""
+        ...
 
 
 class Services:
@@ -59,6 +68,8 @@ class Services:
         self.health = Health(self.batcher, engine)
         self.retrieval = Workers("retrieval", threads=4, room=256)
         self.composing = Workers("composing", threads=1, room=256)
+        self.ingestion = Workers("ingestion", threads=2, room=256)
+        self.writing = Lock()
         self.traffic = Traffic(ledger)
         self._served: Mapping[str, ServedSurface] = {}
         self._changing = RLock()
@@ -99,6 +110,7 @@ class Services:
             finally:
                 self.retrieval.close()
                 self.composing.close()
+                self.ingestion.close()
 
     def surface_names(self) -> list[str]:
         """The surfaces that are ready, by name."""
@@ -167,6 +179,30 @@ class Services:
             return registry.without(registry.file(name), Registry())
         served[name] = self._served[name]
         return registry.plus(self.registry.file(name))
+
+    def erase(self, member_id: str) -> Erased:
+        """Erases a member from the ledger, and from what was computed of them. Raises UnknownError.
+
+        Surfaces on which the member is an item are fitted again. The cache is emptied whole: what it holds is not
+        known by whose it is.
+        """
+        self.traffic.log.forget(member_id)
+        with self.writing:
+            erased = self.ledger.erase(member_id)
+        if isinstance(self.engine, Forgetful):
+            self.engine.forget()
+        for name, served in list(self._served.items()):
+            if member_id in served.retrieval.people:
+                self.prepare(name)
+        return erased
+
+    def ledger_works(self) -> bool:
+        """Whether the ledger can be read at all."""
+        try:
+            self.ledger.counts()
+        except LedgerError:
+            return False
+        return True
 
     def prepare(self, name: str) -> ServedSurface:
         """Fits the sources of a registered surface to the ledger as it is now."""

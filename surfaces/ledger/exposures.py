@@ -96,3 +96,9 @@ def _checked(place: Placement) -> Placement:
         None if place.team is None else named("slate: team", check_name, place.team),
         named("slate: propensity", check_propensity, place.propensity),
     )
+
+
+def without_item(slate: str, item_id: str) -> str:
+    """A row's slate without an item; the others keep their positions."""
+    kept = [place for place in json.loads(slate) if place["item_id"] != item_id]
+    return json.dumps(kept, separators=(",", ":"))

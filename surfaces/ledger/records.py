@@ -70,6 +70,14 @@ class Counts(NamedTuple):
     events: int
 
 
+class Erased(NamedTuple):
+    """How many rows went with a member."""
+
+    events: int
+    items: int
+    exposures: int
+
+
 def quoted(value: object) -> str:
     """The value as an error message may show it: short and on one line."""
     try:

@@ -24,23 +24,26 @@ from sqlalchemy import (
     Table,
     Text,
     any_,
+    delete,
     func,
     insert,
     literal,
     select,
     tuple_,
+    update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
 from prompts.errors import LedgerError, UnknownError
 from surfaces.ledger import schema
 from surfaces.ledger.connection import connect, reading, writing
-from surfaces.ledger.exposures import COLUMNS, Exposure, Shown, row_of, shown_of
+from surfaces.ledger.exposures import COLUMNS, Exposure, Shown, row_of, shown_of, without_item
 from surfaces.ledger.records import (
     ITEM_FIELDS,
     MEMBER_FIELDS,
     Clock,
     Counts,
+    Erased,
     Event,
     Item,
     Member,
@@ -130,6 +133,42 @@ class Ledger:
         with writing(self._engine) as connection:
             self._upsert(connection, schema.exposures, rows)
         return len(rows)
+
+    def erase(self, member_id: str) -> Erased:
+        """Deletes a member with all that is known of them, in one transaction: events, exposures, the items they are.
+
+        What others did with these items goes, too, and their places on others' slates. Raises UnknownError.
+        """
+        if not is_name(member_id):
+            raise UnknownError(f"unknown member {quoted(member_id)}")
+        event, item, exposure, member = (
+            schema.events.c, schema.items.c, schema.exposures.c, schema.members.c,
+        )  # fmt: skip
+        with writing(self._engine) as connection:
+            own = select(item.item_id).where(self._mine(schema.items), item.member_id == member_id)
+            names = connection.scalars(own).all()
+
+            def gone(table: Table, *where: ColumnElement[bool]) -> int:
+                return connection.execute(delete(table).where(self._mine(table), *where)).rowcount
+
+            events = gone(schema.events, event.member_id == member_id)
+            events += sum(gone(schema.events, event.item_id == name) for name in names)
+            items = gone(schema.items, item.member_id == member_id)
+            exposures = gone(schema.exposures, exposure.member_id == member_id)
+            for name in names:
+                self._unplace(connection, name)
+            if not gone(schema.members, member.member_id == member_id):
+                raise UnknownError(f"unknown member {quoted(member_id)}")
+        return Erased(events, items, exposures)
+
+    def _unplace(self, connection: Connection, item_id: str) -> None:
+        """Takes an item off the slates of experiments."""
+        column = schema.exposures.c
+        told = column.slate.contains(json.dumps(item_id), autoescape=True)
+        rows = connection.execute(select(column.exposure_id, column.slate).where(self._mine(schema.exposures), told))
+        for exposure_id, slate in rows.all():
+            here = [self._mine(schema.exposures), column.exposure_id == exposure_id]
+            connection.execute(update(schema.exposures).where(*here).values(slate=without_item(slate, item_id)))
 
     def set_clock(self, clock: Clock) -> None:
         """Says what timestamps mean. Raises LedgerError when there are events under the other meaning."""

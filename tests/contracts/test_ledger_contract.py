@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from prompts.errors import LedgerError, UnknownError
 from surfaces.ledger import store
-from surfaces.ledger.records import Clock, Counts, Event, Item, Member
+from surfaces.ledger.exposures import Exposure, Placement
+from surfaces.ledger.records import Clock, Counts, Erased, Event, Item, Member
 from surfaces.ledger.store import Ledger
 from tests.databases import Open
 
@@ -362,3 +363,24 @@ def test_any_text_is_kept_exactly_or_refused(ledger: Ledger, name: str, title: s
     assert name in ledger.items([name]) or refused
     if not refused:
         assert ledger.item(name).attributes == {"title": title}
+
+
+def test_a_member_is_erased_with_all_that_is_known_of_them(filled: Ledger, open_tenant: Open) -> None:
+    other = open_tenant("other")
+    other.write(members=[Member("ann", {})], items=[Item("heat", "movie", {})], events=[watch("ann", "heat", 1.0)])
+    filled.put_items([Item("person", "person", {"name": "Ann"}, "ann")])
+    filled.add_events([watch("bob", "person", 30.0)])
+    for name, member_id in (("x1", "ann"), ("x2", "bob")):
+        slate = [Placement("person", 0), Placement("heat", 1)]
+        filled.add_exposures([Exposure(name, member_id, "people", "one", "ab", "fused", False, 1.0, slate)])
+    assert filled.erase("ann") == Erased(events=4, items=1, exposures=1)
+    assert filled.member_ids() == ["bob"]
+    assert [event.item_id for event in filled.all_events()] == ["heat"]
+    assert filled.items(["person"]) == {}
+    shown = [(row.member_id, row.item_id, row.position) for row in filled.exposures("one")]
+    assert shown == [("bob", "heat", 1)]
+    assert other.counts() == Counts(1, 1, 1), "another tenant's"
+    for unknown in ("ann", "nobody", "", "\x00", "x" * 300):
+        with pytest.raises(UnknownError, match="unknown member"):
+            filled.erase(unknown)
+    assert filled.counts() == Counts(3, 1, 1)

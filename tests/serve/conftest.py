@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pytest
 
 from foundation.engine.base import CacheStats, Engine, LeafScores, TokenTree
+from foundation.engine.torch import TorchEngine
 from prompts.tree import Piece, PromptNode, PromptTree
 from serve.server import bind, serving
 from serve.services import Services
@@ -27,7 +28,7 @@ from surfaces.registry import Registry
 class Controlled:
     """The real engine, with a switch: `delay_s` before each forward, `error` in its place, and a log of batches."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: TorchEngine) -> None:
         self.engine = engine
         self.name, self.model_version = engine.name, engine.model_version
         self.delay_s = 0.0
@@ -60,12 +61,15 @@ class Controlled:
             scores[0] = LeafScores([logp * np.nan for logp in scores[0].logp], scores[0].likelihood)
         return scores
 
+    def forget(self) -> None:
+        self.engine.forget()
+
     def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         return self.engine.embed(texts)
 
 
 @pytest.fixture
-def engine(tiny_engine: Engine) -> Iterator[Controlled]:
+def engine(tiny_engine: TorchEngine) -> Iterator[Controlled]:
     """A real engine under control. It is let go at the end, whatever the test did to it."""
     controlled = Controlled(tiny_engine)
     yield controlled
