@@ -15,6 +15,7 @@ from serve.keys import Keys
 from serve.live import Live
 from serve.routes import health, ledger, metrics, rank, surfaces
 from serve.services import Services
+from serve.watch import Watch
 
 DESCRIPTION = """\
 One mixture-of-experts decoder ranks candidates for every surface that a YAML file declares.
@@ -49,4 +50,5 @@ def create_app(services: Services, folder: Path | None = None, keys: Keys | None
     for router in (rank.router, surfaces.router, ledger.router, health.router, metrics.router):
         app.include_router(router)
     app.add_middleware(Doors, keys=keys or Keys())
+    app.add_middleware(Watch, figures=services.figures)
     return app

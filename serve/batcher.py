@@ -20,6 +20,7 @@ import numpy as np
 from foundation.engine.base import Engine, LeafScores, TokenTree
 from prompts.errors import CapacityError, TreeError
 from serve.fallback import DegradedError
+from serve.figures import Figures
 from serve.schemas import Reason
 from surfaces.adapters import Adaptable
 
@@ -89,6 +90,7 @@ class Batcher:
     engine: Engine
     limits: Limits = field(default_factory=Limits)
     pace: Pace = field(default_factory=Pace)
+    figures: Figures = field(default_factory=Figures)
 
     def __post_init__(self) -> None:
         self._waiting: set[_Waiting] = set()
@@ -173,12 +175,14 @@ class Batcher:
     def _enter(self, entry: _Waiting) -> None:
         self._waiting.add(entry)
         self.queued_slots += entry.tree.size
+        self.figures.queued(self.waiting, self.queued_slots)
         self._arrived.set()
 
     def _leave(self, entry: _Waiting) -> None:
         if entry in self._waiting:
             self._waiting.remove(entry)
             self.queued_slots -= entry.tree.size
+            self.figures.queued(self.waiting, self.queued_slots)
 
     async def _serve(self, thread: ThreadPoolExecutor) -> None:
         while True:
@@ -224,6 +228,7 @@ class Batcher:
         started = loop.time()
         self._forward = _Forward(started, sum(tree.size for tree in trees))
         reason: Reason = "engine"
+        took: float | None = None
         try:
             scores = await loop.run_in_executor(thread, _score, self.engine, trees)
             took = loop.time() - started
@@ -236,6 +241,7 @@ class Batcher:
             logger.exception("the engine failed on a batch of %d trees", len(trees))
             reason = "capacity" if isinstance(error, CapacityError) else "engine"
         finally:
+            self.figures.batched(len(trees), self._forward.slots, took)
             self._forward = None
             for entry in batch:  # those without an answer
                 _settle(entry, DegradedError(reason))

@@ -67,6 +67,8 @@ async def rank(request: RankRequest, name: str, services: Services, arrived: flo
     except DegradedError as error:
         slate, reason = in_retrieval_order(shortlist, surface, request.k), error.reason
     services.traffic.record(name, shortlist, slate, degraded=reason is not None)
+    timing = watch.read()
+    services.figures.ranked(name, timing, reason)
     return RankReply(
         surface=name,
         slate=slate,
@@ -77,7 +79,7 @@ async def rank(request: RankRequest, name: str, services: Services, arrived: flo
         model=services.engine.model_version,
         surface_version=surface.version,
         shares=shortlist.shares([entry.item_id for entry in slate], surface),
-        timing_ms=watch.read(),
+        timing_ms=timing,
         explain=explain(prompt, shortlist, slate) if request.explain and prompt else None,
     )
 

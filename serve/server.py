@@ -16,6 +16,7 @@ from prompts.errors import ConfigError, PrismrankError
 from serve.app import create_app
 from serve.keys import Keys
 from serve.services import Services
+from serve.watch import log_to_stderr
 
 START_LIMIT_S = 60.0
 
@@ -46,7 +47,8 @@ def address(bound: socket.socket) -> str:
 
 def serve(services: Services, bound: socket.socket, folder: Path | None = None, keys: Keys | None = None) -> None:
     """Serves until a signal ends it, and follows the surface files of `folder`."""
-    _server(services, folder, keys, access_log=True).run(sockets=[bound])
+    log_to_stderr()
+    _server(services, folder, keys, log_level="info").run(sockets=[bound])
 
 
 @contextmanager
@@ -54,7 +56,7 @@ def serving(
     services: Services, bound: socket.socket, folder: Path | None = None, keys: Keys | None = None
 ) -> Iterator[str]:
     """Serves from a thread while inside; gives the URL. Raises PrismrankError when it does not start."""
-    server = _server(services, folder, keys, access_log=False)
+    server = _server(services, folder, keys, log_level="warning")
 
     def work() -> None:
         with suppress(SystemExit):  # its way to say that it could not start
@@ -70,12 +72,12 @@ def serving(
         thread.join()
 
 
-def _server(services: Services, folder: Path | None, keys: Keys | None, *, access_log: bool) -> uvicorn.Server:
+def _server(services: Services, folder: Path | None, keys: Keys | None, *, log_level: str) -> uvicorn.Server:
     # What is loaded by now stays: without this, each full collection walks all of it and stops every request for 0.2 s.
     gc.collect()
     gc.freeze()
-    level = "info" if access_log else "warning"
-    config = uvicorn.Config(create_app(services, folder, keys), log_level=level, access_log=access_log, lifespan="on")
+    app = create_app(services, folder, keys)
+    config = uvicorn.Config(app, log_level=log_level, log_config=None, access_log=False, lifespan="on")
     return uvicorn.Server(config)
 
 

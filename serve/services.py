@@ -18,6 +18,7 @@ from prompts.suggest import suggest
 from prompts.tree import Piece, PromptNode, PromptTree
 from serve.batcher import Batcher, Limits
 from serve.experiments import Traffic
+from serve.figures import Figures
 from serve.health import Health
 from serve.served import ServedSurface, make_ready
 from serve.workers import Workers
@@ -64,13 +65,15 @@ class Services:
         """
         self.ledger, self.engine, self.registry = ledger, engine, registry
         self.calibrations, self.adapters = calibrations, Adapters(engine, adapters)
-        self.batcher = Batcher(engine, limits or Limits())
+        self.figures = Figures()
+        self.batcher = Batcher(engine, limits or Limits(), figures=self.figures)
         self.health = Health(self.batcher, engine)
         self.retrieval = Workers("retrieval", threads=4, room=256)
         self.composing = Workers("composing", threads=1, room=256)
         self.ingestion = Workers("ingestion", threads=2, room=256)
         self.writing = Lock()
         self.traffic = Traffic(ledger)
+        self.figures.watch(engine, self.traffic)
         self._served: Mapping[str, ServedSurface] = {}
         self._changing = RLock()
 

@@ -172,9 +172,9 @@ def test_routes_are_counted(client: Client) -> None:
         films(client, member_id)
     client.rank("drawn", member_id="m1")
     found = figures(client)
-    assert found['prismrank_rankings_total{surface="films",route="classical"}'] == 2
-    assert found['prismrank_rankings_total{surface="films",route="foundation"}'] == 1
-    assert found['prismrank_rankings_total{surface="drawn",route="interleaved"}'] == 1
+    assert found['prismrank_rankings_total{route="classical",surface="films"}'] == 2
+    assert found['prismrank_rankings_total{route="foundation",surface="films"}'] == 1
+    assert found['prismrank_rankings_total{route="interleaved",surface="drawn"}'] == 1
     logged(client, "two", 1)
     after = figures(client)
     assert (after["prismrank_exposures_total"], after["prismrank_exposures_dropped_total"]) == (1, 0)
