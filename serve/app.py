@@ -45,10 +45,11 @@ def create_app(services: Services, folder: Path | None = None, keys: Keys | None
                     await warming
 
     app = FastAPI(title="prismrank", version="1", description=DESCRIPTION, lifespan=life, redirect_slashes=False)
-    app.state.services, app.state.live = services, live
+    keys = keys or Keys()
+    app.state.services, app.state.live, app.state.keys = services, live, keys
     problems.install(app)
     for router in (rank.router, surfaces.router, ledger.router, health.router, metrics.router):
         app.include_router(router)
-    app.add_middleware(Doors, keys=keys or Keys())
+    app.add_middleware(Doors, keys=keys)
     app.add_middleware(Watch, figures=services.figures)
     return app

@@ -7,7 +7,7 @@ and no more bytes than there is room for.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from email.message import Message
 from http import HTTPStatus
 from math import isfinite
@@ -18,9 +18,8 @@ from fastapi.routing import APIRoute
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect
 
-from serve.problems import Problem
-
-MAX_BODY_BYTES = 2 * 1024 * 1024
+from serve.problems import FieldProblem, Problem
+from serve.settings import Settings
 
 
 class StrictRequest(Request):
@@ -42,16 +41,25 @@ class StrictRequest(Request):
 
     async def json(self) -> Any:
         """The body's value."""
-        return parse(await self.body())
+        value = parse(await self.body(), self.settings.max_depth)
+        check_sizes(value, self.settings)
+        return value
+
+    @property
+    def settings(self) -> Settings:
+        """The server's limits."""
+        settings: Settings = self.app.state.services.settings
+        return settings
 
     async def _read(self) -> bytes:
-        _check_length(self.headers.get("content-length", ""))
+        limit = self.settings.max_body_bytes
+        _check_length(self.headers.get("content-length", ""), limit)
         body = bytearray()
         try:
             async for chunk in self.stream():
                 body += chunk
-                if len(body) > MAX_BODY_BYTES:
-                    raise _too_large()
+                if len(body) > limit:
+                    raise _too_large(limit)
         except ClientDisconnect:
             raise Problem(HTTPStatus.BAD_REQUEST, "the connection closed before the body was complete") from None
         return bytes(body)
@@ -71,16 +79,54 @@ class StrictRoute(APIRoute):
         return strict
 
 
-def parse(body: bytes) -> Any:
+def parse(body: bytes, max_depth: int) -> Any:
     """The JSON value of `body`. Raises Problem 400 that says where the trouble is, without repeating it."""
     try:
         value = from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise Problem(HTTPStatus.BAD_REQUEST, f"the body is not valid JSON: {error}") from None
+    if _deep(value, max_depth):
+        detail = f"the body is nested too deep: at most {max_depth} lists and objects within each other are read"
+        raise Problem(HTTPStatus.BAD_REQUEST, detail)
     if not _finite(value):
         detail = "the body is not valid JSON: a number is too large for a 64-bit float"
         raise Problem(HTTPStatus.BAD_REQUEST, detail)
     return value
+
+
+LISTS: Mapping[tuple[str, ...], str] = {
+    ("candidates",): "max_candidates",
+    ("member", "timeline"): "max_timeline",
+    ("events",): "max_rows",
+    ("items",): "max_rows",
+    ("members",): "max_rows",
+    ("requests",): "max_batch",
+}
+"""Which setting bounds which list of a body."""
+
+
+def check_sizes(value: Any, settings: Settings, where: str = "#") -> None:
+    """Raises Problem 422 for a list that is longer than the settings allow, before any of it is looked at."""
+    for path, name in LISTS.items():
+        found = value
+        for key in path:
+            found = found.get(key) if isinstance(found, dict) else None
+        limit: int = getattr(settings, name)
+        if isinstance(found, list) and len(found) > limit:
+            pointer, detail = "/".join([where, *path]), f"should have at most {limit} items ({name})"
+            wrong = FieldProblem(pointer=pointer, detail=detail)
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"{pointer}: {detail}", errors=[wrong])
+    many = value.get("requests") if isinstance(value, dict) and where == "#" else None
+    for place, each in enumerate(many if isinstance(many, list) else ()):
+        check_sizes(each, settings, f"#/requests/{place}")
+
+
+def _deep(value: object, room: int) -> bool:
+    """Whether there are more than so many lists and objects within each other; the parser has bounded the depth."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if not isinstance(value, dict | list):
+        return False
+    return room == 0 or any(_deep(each, room - 1) for each in inside)
 
 
 def _finite(value: object) -> bool:
@@ -106,11 +152,11 @@ def _check_media_type(content_type: str) -> None:
         raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail)
 
 
-def _check_length(content_length: str) -> None:
-    if content_length.isdecimal() and int(content_length) > MAX_BODY_BYTES:
-        raise _too_large()
+def _check_length(content_length: str, limit: int) -> None:
+    if len(content_length) > 20 or (content_length.isdecimal() and int(content_length) > limit):
+        raise _too_large(limit)
 
 
-def _too_large() -> Problem:
-    detail = f"the body is too large: at most {MAX_BODY_BYTES} bytes are read"
+def _too_large(limit: int) -> Problem:
+    detail = f"the body is too large: at most {limit} bytes are read (max_body_bytes)"
     return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)

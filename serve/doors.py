@@ -38,6 +38,7 @@ ROUTES: Mapping[str, Mapping[str, Needs]] = {
     "/v1/surfaces/{surface}/rollback": {"POST": "admin"},
     "/v1/surfaces/{surface}/preview": {"POST": "rank"},
     "/v1/surfaces/{surface}/rank": {"POST": "rank"},
+    "/v1/surfaces/{surface}/rank:batch": {"POST": "rank"},
     "/v1/events": {"POST": "write"},
     "/v1/items": {"PUT": "write"},
     "/v1/members": {"PUT": "write"},
@@ -116,16 +117,21 @@ class Doors:
         if key is None:
             detail = "a key is required, as the header Authorization: Bearer KEY; `prismrank keys new` makes one"
             raise Problem(HTTPStatus.UNAUTHORIZED, detail, headers={"WWW-Authenticate": 'Bearer realm="prismrank"'})
-        wait = self.keys.wait(key)
-        if wait:
-            detail = f"the key '{key.name}' may ask {key.rate:g} times a second"
-            raise Problem(HTTPStatus.TOO_MANY_REQUESTS, detail, headers={"Retry-After": str(max(1, math.ceil(wait)))})
+        charge(self.keys, key)
         if place.needs != "open" and not key.allows(place.needs):
             detail = f"this needs the scope '{place.needs}', which the key '{key.name}' does not have"
             raise Problem(HTTPStatus.FORBIDDEN, detail)
         if place.surface is not None:
             check_surface(key, place.surface)
         return key
+
+
+def charge(keys: Keys, key: Key, count: int = 1) -> None:
+    """Counts rankings of a key. Raises Problem 429 where it asks too often."""
+    wait = keys.wait(key, count) if count else 0
+    if wait:
+        detail = f"the key '{key.name}' may ask {key.rate:g} times a second"
+        raise Problem(HTTPStatus.TOO_MANY_REQUESTS, detail, headers={"Retry-After": str(max(1, math.ceil(wait)))})
 
 
 def check_surface(key: Key, surface: str) -> None:

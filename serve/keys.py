@@ -75,14 +75,15 @@ class Bucket:
     def __post_init__(self) -> None:
         self.left = self.burst
 
-    def take(self, now: float) -> float:
-        """0 if there was one left; else the seconds until there is."""
+    def take(self, now: float, count: int = 1) -> float:
+        """0 if there were so many left, or all that there can be; else the seconds until there are."""
         self.left = min(self.burst, self.left + (now - self.since) * self.rate)
         self.since = now
-        if self.left >= 1:
-            self.left -= 1
+        wanted = min(float(count), self.burst)
+        if self.left >= wanted:
+            self.left -= count  # a request for more than the burst leaves a debt, which the next ones wait for
             return 0.0
-        return (1 - self.left) / self.rate
+        return (wanted - self.left) / self.rate
 
 
 class Keys:
@@ -112,13 +113,13 @@ class Keys:
                 found = key
         return found
 
-    def wait(self, key: Key) -> float:
-        """Counts one request of a key; the seconds until it may come again, 0 where it may now."""
+    def wait(self, key: Key, count: int = 1) -> float:
+        """Counts requests of a key; the seconds until they may come again, 0 where they may now."""
         bucket = self._buckets.get(key.name)
         if bucket is None:
             return 0.0
         with self._lock:
-            return bucket.take(time.monotonic())
+            return bucket.take(time.monotonic(), count)
 
     @classmethod
     def load(cls, path: Path) -> Keys:

@@ -63,11 +63,27 @@ class Problem(HTTPException):
 
 def problem_response(error: HTTPException) -> ProblemResponse:
     """The error as a response; its headers (Allow, Retry-After) are kept."""
+    body = detail_of(error)
+    content = body.model_dump(exclude={"errors"} if not body.errors else None)
+    return ProblemResponse(content, status_code=error.status_code, headers=error.headers)
+
+
+def detail_of(error: HTTPException) -> ProblemDetail:
+    """The error as a problem's body."""
     errors = error.errors if isinstance(error, Problem) else []
     title = HTTPStatus(error.status_code).phrase
-    body = ProblemDetail(title=title, status=error.status_code, detail=str(error.detail), errors=errors)
-    content = body.model_dump(exclude={"errors"} if not errors else None)
-    return ProblemResponse(content, status_code=error.status_code, headers=error.headers)
+    return ProblemDetail(title=title, status=error.status_code, detail=str(error.detail), errors=errors)
+
+
+def problem_of(error: Exception) -> HTTPException:
+    """Any error as the one that a caller is told; what nobody foresaw is logged."""
+    if isinstance(error, HTTPException):
+        return error
+    for kind, make in _PROBLEMS.items():
+        if isinstance(error, kind):
+            return make(error)
+    logger.error("something went wrong", exc_info=error)
+    return _UNEXPECTED
 
 
 def responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
@@ -109,24 +125,39 @@ _ROUTING = {
 }
 
 
-def _unknown(_: Request, error: Exception) -> ProblemResponse:
-    return problem_response(Problem(HTTPStatus.NOT_FOUND, str(error)))
+def _unknown(error: Exception) -> Problem:
+    return Problem(HTTPStatus.NOT_FOUND, str(error))
 
 
-def _ledger_gone(_: Request, error: Exception) -> ProblemResponse:
+def _ledger_gone(error: Exception) -> Problem:
     logger.error("%s", error)
-    detail = "the ledger cannot be read just now; try again in a moment"
-    return problem_response(Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"}))
+    return _later("the ledger cannot be read just now")
 
 
-def _full(_: Request, error: Exception) -> ProblemResponse:
-    detail = f"{error}; try again in a moment"
-    return problem_response(Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"}))
+def _full(error: Exception) -> Problem:
+    return _later(str(error))
+
+
+def _later(why: str) -> Problem:
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"{why}; try again in a moment", headers={"Retry-After": "1"})
+
+
+_PROBLEMS: Mapping[type[Exception], Callable[[Exception], Problem]] = {
+    UnknownError: _unknown,
+    LedgerError: _ledger_gone,
+    CapacityError: _full,
+}
+_UNEXPECTED = Problem(
+    HTTPStatus.INTERNAL_SERVER_ERROR, "something went wrong on this side; the server's log has the details"
+)
+
+
+def _known(_: Request, error: Exception) -> ProblemResponse:
+    return problem_response(problem_of(error))
 
 
 def _unexpected(_: Request, __: Exception) -> ProblemResponse:
-    detail = "something went wrong on this side; the server's log has the details"
-    return problem_response(Problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail))
+    return problem_response(_UNEXPECTED)
 
 
 def _invalid(_: Request, error: Any) -> ProblemResponse:
@@ -140,9 +171,9 @@ def _invalid(_: Request, error: Any) -> ProblemResponse:
 _HANDLERS: dict[type[Exception], Callable[[Request, Any], ProblemResponse]] = {
     HTTPException: _http,
     RequestValidationError: _invalid,
-    UnknownError: _unknown,
-    LedgerError: _ledger_gone,
-    CapacityError: _full,
+    UnknownError: _known,
+    LedgerError: _known,
+    CapacityError: _known,
     Exception: _unexpected,
 }
 

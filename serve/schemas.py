@@ -63,7 +63,7 @@ class InlineMember(Strict):
     """A member that the ledger need not know."""
 
     profile: Attributes = Field(default={}, examples=[{"age": 24, "gender": "F", "occupation": "artist"}])
-    timeline: list[TimelineEvent] = Field(default=[], max_length=10_000)
+    timeline: list[TimelineEvent] = Field(default=[])
 
 
 class InlineCandidate(Strict):
@@ -94,7 +94,7 @@ class RankRequest(Strict):
     member_id: Identifier | None = Field(default=None, description="a member of the ledger", examples=["196"])
     member: InlineMember | None = Field(default=None, description="a member told in the request itself")
     candidates: list[Candidate] | None = Field(
-        default=None, min_length=1, max_length=1000, description="what to rank; default: what the sources retrieve"
+        default=None, min_length=1, description="what to rank; default: what the sources retrieve"
     )
     k: int = Field(default=10, ge=1, le=1000, description="how long the slate may be")
     context: Attributes | None = Field(default=None, description="what the surface's `context` template may read")
@@ -120,6 +120,12 @@ class RankRequest(Strict):
         return self
 
 
+class BatchRequest(Strict):
+    """Rankings of one surface for many members at once."""
+
+    requests: list[RankRequest] = Field(min_length=1)
+
+
 class EventIn(Strict):
     """Something that a member did with an item."""
 
@@ -141,7 +147,7 @@ class EventIn(Strict):
 class EventsRequest(Strict):
     """What members did."""
 
-    events: list[EventIn] = Field(min_length=1, max_length=1_000)
+    events: list[EventIn] = Field(min_length=1)
 
 
 class ItemIn(Strict):
@@ -162,7 +168,7 @@ class ItemIn(Strict):
 class ItemsRequest(Strict):
     """Items to write."""
 
-    items: list[ItemIn] = Field(min_length=1, max_length=1_000)
+    items: list[ItemIn] = Field(min_length=1)
 
 
 class MemberIn(Strict):
@@ -175,12 +181,12 @@ class MemberIn(Strict):
 class MembersRequest(Strict):
     """Members to write."""
 
-    members: list[MemberIn] = Field(min_length=1, max_length=1_000)
+    members: list[MemberIn] = Field(min_length=1)
 
 
 _BODIES: tuple[type[BaseModel], ...] = (
-    RankRequest, InlineMember, TimelineEvent, InlineCandidate, EventsRequest, EventIn, ItemsRequest, ItemIn,
-    MembersRequest, MemberIn,
+    BatchRequest, RankRequest, InlineMember, TimelineEvent, InlineCandidate, EventsRequest, EventIn, ItemsRequest,
+    ItemIn, MembersRequest, MemberIn,
 )  # fmt: skip
 FIELDS = frozenset(name for model in _BODIES for name in model.model_fields)
 """Every key that a request may have by this module's word, and so may be named in an error."""

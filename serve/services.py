@@ -21,6 +21,7 @@ from serve.experiments import Traffic
 from serve.figures import Figures
 from serve.health import Health
 from serve.served import ServedSurface, make_ready
+from serve.settings import Settings
 from serve.workers import Workers
 from surfaces.adapters import Adapters
 from surfaces.calibrated import Calibrations
@@ -55,7 +56,7 @@ class Services:
         ledger: Ledger,
         engine: Engine,
         registry: Registry,
-        limits: Limits | None = None,
+        settings: Settings | None = None,
         calibrations: Calibrations | None = None,
         adapters: Path | None = None,
     ) -> None:
@@ -66,11 +67,14 @@ class Services:
         self.ledger, self.engine, self.registry = ledger, engine, registry
         self.calibrations, self.adapters = calibrations, Adapters(engine, adapters)
         self.figures = Figures()
-        self.batcher = Batcher(engine, limits or Limits(), figures=self.figures)
+        self.settings = settings = settings or Settings()
+        limits = Limits(settings.batch_slots, settings.queue_slots, settings.gather_ms / 1000)
+        self.batcher = Batcher(engine, limits, figures=self.figures)
         self.health = Health(self.batcher, engine)
-        self.retrieval = Workers("retrieval", threads=4, room=256)
-        self.composing = Workers("composing", threads=1, room=256)
-        self.ingestion = Workers("ingestion", threads=2, room=256)
+        room = settings.retrieval_room
+        self.retrieval = Workers("retrieval", threads=settings.retrieval_threads, room=room)
+        self.composing = Workers("composing", threads=1, room=room)
+        self.ingestion = Workers("ingestion", threads=2, room=settings.ingestion_room)
         self.writing = Lock()
         self.traffic = Traffic(ledger)
         self.figures.watch(engine, self.traffic)
@@ -86,6 +90,7 @@ class Services:
         progress: Progress | None = None,
         calibrations: Calibrations | None = None,
         adapters: Path | None = None,
+        settings: Settings | None = None,
     ) -> Services:
         """Services whose every surface is ready.
 
@@ -93,7 +98,7 @@ class Services:
         Raises SpecError for another one's answers that the model cannot tell apart or its adapter that is not there,
         ConfigError for what cannot be had, CheckpointError for a calibration that speaks of other heads.
         """
-        services = cls(ledger, engine, registry, calibrations=calibrations, adapters=adapters)
+        services = cls(ledger, engine, registry, settings, calibrations, adapters)
         shipped = str(shipped_folder())
 
         def refuse(name: str, error: PrismrankError) -> None:

@@ -37,21 +37,26 @@ def serve(
     keys: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Only keys of this file come in; `prismrank keys` makes them.")
     ] = None,
+    settings: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Limits, as YAML (docs/serving.md lists them).")
+    ] = None,
 ) -> None:
     """Serve rankings over HTTP, until Ctrl-C. The API's pages are at /docs."""
     from serve import server
     from serve.doors import check_host
     from serve.keys import Keys
     from serve.services import Services
+    from serve.settings import Settings
 
     known = Keys.load(keys) if keys else Keys()
     check_host(host, known)
+    limits = Settings.load(settings) if settings else Settings()
     with server.bind(host, port) as bound, open_ledger(ledger) as opened:
         with steps("reading the surfaces") as step:
             registry = open_registry(surfaces)
             step("loading the model")
             engine = open_engine(model, cache_bytes=cache_mb << 20, precision=precision)
-            services = Services.open(opened, engine, registry, step, open_calibrations(model), adapters)
+            services = Services.open(opened, engine, registry, step, open_calibrations(model), adapters, limits)
         if opened.note:
             typer.echo(f"the ledger: {opened.note}", err=True)
         typer.echo(f"prismrank serves at {server.address(bound)}; Ctrl-C ends it", err=True)

@@ -8,13 +8,16 @@ from http import HTTPStatus
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Path, Request
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
 
 from prompts.errors import CapacityError
 from serve import pipeline
 from serve.bodies import StrictRoute
-from serve.problems import Problem, responses
-from serve.schemas import RankReply, RankRequest
-from serve.services import CurrentServices
+from serve.doors import CurrentKey, charge
+from serve.problems import Problem, ProblemDetail, detail_of, problem_of, responses
+from serve.schemas import BatchRequest, RankReply, RankRequest
+from serve.services import CurrentServices, Services
 
 T = TypeVar("T")
 
@@ -49,6 +52,67 @@ async def rank(
     except CapacityError:
         detail = "too many requests wait for their candidates; try again in a moment"
         raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"}) from None
+
+
+class Failed(BaseModel):
+    """A request of a batch that got no slate."""
+
+    problem: ProblemDetail
+
+
+class BatchReply(BaseModel):
+    """What came of each request of a batch, in their order: a slate, or a problem."""
+
+    replies: list[RankReply | Failed]
+
+
+@router.post(
+    "/{surface}/rank:batch",
+    responses=responses(
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+    ),
+)
+async def rank_batch(
+    surface: Annotated[str, Path(description="the surface's name", examples=["movies"])],
+    body: BatchRequest,
+    request: Request,
+    services: CurrentServices,
+    key: CurrentKey,
+) -> BatchReply:
+    """Rank for many members in one call, each as `rank` would, with deadlines from the call's arrival.
+
+    One that fails stands as a problem in its place and is in no other's way. Where all fail with one status, that is
+    the call's, as it is a single ranking's. Each ranking counts for the key's rate.
+    """
+    services.surface(surface)
+    charge(request.app.state.keys, key, len(body.requests) - 1)
+    outcomes = await unless_gone(request, _each(body, surface, services, request.state.arrived))
+    problems = [each for each in outcomes if isinstance(each, HTTPException)]
+    if len(problems) == len(outcomes) and len({problem.status_code for problem in problems}) == 1:
+        raise problems[0]
+    return BatchReply(
+        replies=[Failed(problem=detail_of(each)) if isinstance(each, HTTPException) else each for each in outcomes]
+    )
+
+
+async def _each(
+    body: BatchRequest, surface: str, services: Services, arrived: float
+) -> list[RankReply | HTTPException]:
+    """The slate of each request, or why there is none."""
+
+    async def one(asked: RankRequest) -> RankReply | HTTPException:
+        try:
+            return await pipeline.rank(asked, surface, services, arrived)
+        except Exception as error:
+            return problem_of(error)
+
+    return await asyncio.gather(*(one(asked) for asked in body.requests))
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:

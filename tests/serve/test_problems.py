@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from prompts.errors import LedgerError
-from serve.bodies import MAX_BODY_BYTES
+from serve.settings import Settings
 from tests.serve.conftest import Client, Reply
 
 RANK = "/v1/surfaces/movies/rank"
@@ -202,6 +202,7 @@ def raw(client: Client, request: bytes, *, shut: bool = False) -> bytes:
     return received
 
 
+MAX_BODY_BYTES = Settings().max_body_bytes
 HEAD = b"POST /v1/surfaces/movies/rank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 
 

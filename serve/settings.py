@@ -1,0 +1,53 @@
+"""The limits of a server, all in one place. `docs/serving.md` lists them; a test holds the two together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from prompts.errors import ConfigError
+from surfaces.fields import Strict
+
+FILE_CAP = 100_000
+
+
+class Settings(Strict):
+    """What one server takes at most. A request beyond a limit gets 413 or 422, and the limit by name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_body_bytes: int = Field(2 * 1024 * 1024, ge=1_024, le=1 << 30, description="Bytes of a request's body.")
+    max_depth: int = Field(64, ge=4, le=150, description="Lists and objects within each other in a body.")
+    max_candidates: int = Field(1_000, ge=1, le=10_000, description="Candidates in a request.")
+    max_timeline: int = Field(10_000, ge=1, le=100_000, description="Events of an inline member.")
+    max_rows: int = Field(1_000, ge=1, le=100_000, description="Events, items or members in one write.")
+    max_batch: int = Field(64, ge=1, le=1_000, description="Rankings in one `rank:batch`.")
+    batch_slots: int = Field(16_384, ge=64, le=1 << 24, description="Slots in a forward: tokens, or vectors.")
+    queue_slots: int = Field(65_536, ge=64, le=1 << 28, description="Slots that may wait; beyond, slates are degraded.")
+    gather_ms: float = Field(2.0, ge=0, le=1_000, description="How long a forward waits for company.")
+    retrieval_threads: int = Field(4, ge=1, le=256, description="Threads that gather candidates.")
+    retrieval_room: int = Field(256, ge=1, le=100_000, description="Requests that may wait for them; beyond, 503.")
+    ingestion_room: int = Field(256, ge=1, le=100_000, description="Writes that may wait; beyond, 503.")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """The settings of a YAML file. Raises ConfigError that names file, setting, and what would be right."""
+        try:
+            if path.stat().st_size > FILE_CAP:
+                raise ConfigError(f"{path}: it is too large for a file of settings")
+            told = YAML(typ="safe", pure=True).load(path.read_text("utf-8"))
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror}") from None
+        except (YAMLError, UnicodeDecodeError, RecursionError):
+            raise ConfigError(f"{path}: it is no YAML") from None
+        try:
+            return cls.model_validate({} if told is None else told)
+        except ValidationError as error:
+            found = error.errors(include_input=False)[0]
+            name = "/".join(str(part) for part in found["loc"]) or "settings"
+            known = f"; known: {', '.join(cls.model_fields)}" if found["type"] == "extra_forbidden" else ""
+            raise ConfigError(f"{path}: {name}: {found['msg']}{known}") from None
