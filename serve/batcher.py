@@ -1,8 +1,11 @@
 """Joins concurrent requests of any surface into one forward.
 
-The engine runs in one thread of its own, never on the event loop. Trees wait in the order of their deadlines; a batch
-takes as many as fit and as can still be in time together. A tree leaves the queue when its caller goes away, and an
-answer that comes too late is dropped. All times are in seconds of the event loop's clock.
+The engine runs in one thread of its own, never on the event loop. Trees wait in flows, one a surface: within a flow in
+the order of their deadlines, and between flows the one is next that has been served least (start-time fair queueing,
+P. Goyal, H. Vin, H. Cheng, SIGCOMM 1996), so that a flood on one surface is that surface's own trouble. A batch takes
+as many as fit and as can still be in time together. A tree leaves the queue when its caller goes away, and an answer
+that comes too late is dropped. An engine that fails again and again is left alone for a while (a circuit breaker), and
+tried with one batch before it gets the next. All times are in seconds of the event loop's clock.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ from surfaces.adapters import Adaptable
 logger = logging.getLogger(__name__)
 
 MEASURED_SLOTS = 256  # a smaller batch is mostly overhead and says little about the pace
+FAILURES = 3  # forwards in a row that end in an error, until the engine is left alone
+FIRST_S, LONGEST_S = 0.1, 1.0  # for how long: twice as long each time
 OPTIMISM = 0.7  # a request is refused only if an engine this much faster than lately would still be late
 
 
@@ -55,6 +60,7 @@ class Scored(NamedTuple):
 class _Waiting:
     tree: TokenTree
     deadline: float
+    flow: str
     since: float
     outcome: asyncio.Future[Scored | DegradedError]
 
@@ -76,6 +82,31 @@ class Pace:
         return slots * self.seconds_per_slot
 
 
+@dataclass(slots=True)
+class Breaker:
+    """Whether the engine is asked. After `FAILURES` in a row it is not, but for one batch now and then."""
+
+    failures: int = 0
+    closed_at: float = 0.0
+    trying: bool = False
+
+    @property
+    def open(self) -> bool:
+        """Whether the engine is left alone."""
+        return self.failures >= FAILURES
+
+    def lets(self, now: float) -> bool:
+        """Whether a tree may wait for the engine now."""
+        return not self.open or (now >= self.closed_at and not self.trying)
+
+    def learn(self, now: float, *, well: bool) -> None:
+        """A forward ended."""
+        self.trying = False
+        self.failures = 0 if well else self.failures + 1
+        if self.open:
+            self.closed_at = now + min(LONGEST_S, FIRST_S * 2.0 ** min(self.failures - FAILURES, 10))
+
+
 class _Forward(NamedTuple):
     """The forward that runs now."""
 
@@ -90,11 +121,14 @@ class Batcher:
     engine: Engine
     limits: Limits = field(default_factory=Limits)
     pace: Pace = field(default_factory=Pace)
+    breaker: Breaker = field(default_factory=Breaker)
     figures: Figures = field(default_factory=Figures)
 
     def __post_init__(self) -> None:
         self._waiting: set[_Waiting] = set()
         self.queued_slots = 0
+        self._queued: dict[str, int] = {}
+        self._served: dict[str, float] = {}
         self._forward: _Forward | None = None
         self._arrived = asyncio.Event()
 
@@ -118,13 +152,13 @@ class Batcher:
                 _settle(entry, DegradedError("engine"))
             thread.shutdown(wait=False, cancel_futures=True)
 
-    async def score(self, tree: TokenTree, deadline: float, back: Sequence[TokenTree] = ()) -> Scored:
-        """The scores of `tree`, and of the trees that ask `back`, by `deadline`.
+    async def score(self, tree: TokenTree, deadline: float, back: Sequence[TokenTree] = (), flow: str = "") -> Scored:
+        """The scores of `tree`, and of the trees that ask `back`, by `deadline`; `flow` is whose share it takes.
 
         Raises DegradedError when one of them is not to be had; see `_score_one`.
         """
-        self.admit(deadline, tree.size + sum(each.size for each in back))
-        asked = [asyncio.ensure_future(self._score_one(each, deadline)) for each in (tree, *back)]
+        self.admit(deadline, tree.size + sum(each.size for each in back), flow)
+        asked = [asyncio.ensure_future(self._score_one(each, deadline, flow)) for each in (tree, *back)]
         try:
             first, *others = await asyncio.gather(*asked)
         finally:
@@ -133,14 +167,14 @@ class Batcher:
         queue_s = max([first.queue_s, *(other.queue_s for other in others)])
         return Scored(first.scores, queue_s, first.score_s, tuple(other.scores for other in others))
 
-    async def _score_one(self, tree: TokenTree, deadline: float) -> Scored:
+    async def _score_one(self, tree: TokenTree, deadline: float, flow: str) -> Scored:
         """The scores of one tree.
 
         Raises DegradedError when there is no room, when time runs out (or clearly will), or when the engine fails.
         """
         loop = asyncio.get_running_loop()
-        self.admit(deadline, tree.size)
-        entry = _Waiting(tree, deadline, loop.time(), loop.create_future())
+        self.admit(deadline, tree.size, flow)
+        entry = _Waiting(tree, deadline, flow, loop.time(), loop.create_future())
         self._enter(entry)
         try:
             async with asyncio.timeout_at(deadline):
@@ -153,18 +187,46 @@ class Batcher:
             raise outcome
         return outcome
 
-    def admit(self, deadline: float, slots: int = 0) -> None:
-        """Raises DegradedError when `slots` have no room, or clearly would not be scored by the deadline."""
+    def admit(self, deadline: float, slots: int = 0, flow: str = "") -> None:
+        """Raises DegradedError when `slots` have no room, or clearly would not be scored by the deadline.
+
+        Where the queue is full, a flow that has more in it than this one would have makes room: its least urgent trees
+        are degraded.
+        """
         now = asyncio.get_running_loop().time()
-        if self.queued_slots + slots > self.limits.queue_slots:
-            raise DegradedError("capacity")
-        if now >= deadline or (self._forward and now + OPTIMISM * self._expects(slots, deadline, now) > deadline):
+        if not self.breaker.lets(now):
+            raise DegradedError("engine")
+        self._make_room(slots, flow)
+        if now >= deadline or (self._forward and now + OPTIMISM * self._expects(slots, deadline, now, flow) > deadline):
             raise DegradedError("deadline")
 
-    def _expects(self, slots: int, deadline: float, now: float) -> float:
-        """Seconds until so many slots would be scored: after the forward that runs, and all that is more urgent."""
-        ahead = sum(entry.tree.size for entry in self._waiting if entry.deadline <= deadline)
-        return self._remaining(now) + self.pace.expects(ahead + slots)
+    def _make_room(self, slots: int, flow: str) -> None:
+        """Raises DegradedError where there is none to be had."""
+        over = self.queued_slots + slots - self.limits.queue_slots
+        if over <= 0:
+            return
+        own, giving = self._queued.get(flow, 0) + slots, list[_Waiting]()
+        left = dict(self._queued)
+        while over > 0:
+            heaviest = max(left, key=lambda name: left[name], default=flow)
+            last = [entry for entry in self._waiting if entry.flow == heaviest and entry not in giving]
+            if heaviest == flow or not last or left[heaviest] - (size := max(last, key=_urgency).tree.size) < own:
+                raise DegradedError("capacity")
+            giving.append(max(last, key=_urgency))
+            left[heaviest] -= size
+            over -= size
+        for entry in giving:
+            self._leave(entry)
+            _settle(entry, DegradedError("capacity"))
+
+    def _expects(self, slots: int, deadline: float, now: float, flow: str) -> float:
+        """Seconds until so many slots would be scored: after the forward that runs, and what comes before them.
+
+        That is what is more urgent in their flow, and of each other flow at most as much.
+        """
+        mine = sum(entry.tree.size for entry in self._waiting if entry.flow == flow and entry.deadline <= deadline)
+        others = sum(min(queued, mine + slots) for name, queued in self._queued.items() if name != flow)
+        return self._remaining(now) + self.pace.expects(mine + others + slots)
 
     def _remaining(self, now: float) -> float:
         """Seconds that the running forward still needs. One that is late may take as long again as it is late."""
@@ -173,16 +235,26 @@ class Batcher:
         return abs(self.pace.expects(self._forward.slots) - (now - self._forward.since))
 
     def _enter(self, entry: _Waiting) -> None:
+        if entry.flow not in self._queued:  # it begins level with the others, whatever it had before
+            active = [self._served[name] for name in self._queued]
+            self._served[entry.flow] = max(self._served.get(entry.flow, 0.0), min(active, default=0.0))
         self._waiting.add(entry)
-        self.queued_slots += entry.tree.size
-        self.figures.queued(self.waiting, self.queued_slots)
+        self._count(entry.flow, entry.tree.size)
         self._arrived.set()
 
     def _leave(self, entry: _Waiting) -> None:
         if entry in self._waiting:
             self._waiting.remove(entry)
-            self.queued_slots -= entry.tree.size
-            self.figures.queued(self.waiting, self.queued_slots)
+            self._count(entry.flow, -entry.tree.size)
+
+    def _count(self, flow: str, slots: int) -> None:
+        self.queued_slots += slots
+        self._queued[flow] = self._queued.get(flow, 0) + slots
+        if not self._queued[flow]:
+            del self._queued[flow]
+        if not self._queued:
+            self._served.clear()
+        self.figures.queued(self.waiting, self.queued_slots)
 
     async def _serve(self, thread: ThreadPoolExecutor) -> None:
         while True:
@@ -193,15 +265,23 @@ class Batcher:
                 await self._run(batch, thread)
 
     def _take(self, now: float) -> list[_Waiting]:
-        """The most urgent trees that fit into one forward, and do not make the first of them late."""
+        """Trees that fit into one forward, and make none of them late: of each flow the most urgent ones."""
         self._let_go(now)
+        flows: dict[str, list[_Waiting]] = {}
+        for entry in sorted(self._waiting, key=_urgency, reverse=True):
+            flows.setdefault(entry.flow, []).append(entry)
         batch: list[_Waiting] = []
-        slots = 0
-        for entry in sorted(self._waiting, key=_urgency):
-            size = slots + entry.tree.size
-            if not batch or self._fits(size, now, batch[0].deadline):
+        slots, first = 0, float("inf")
+        while flows:
+            flow = min(flows, key=lambda name: (self._served[name], flows[name][-1].deadline))
+            entry = flows[flow].pop()
+            size, soonest = slots + entry.tree.size, min(first, entry.deadline)
+            if not batch or self._fits(size, now, soonest):
                 batch.append(entry)
-                slots = size
+                slots, first = size, soonest
+                self._served[flow] += entry.tree.size
+            if not flows[flow]:
+                del flows[flow]
         for entry in batch:
             self._leave(entry)
         if not self._waiting:
@@ -227,8 +307,10 @@ class Batcher:
         trees = [entry.tree for entry in batch]
         started = loop.time()
         self._forward = _Forward(started, sum(tree.size for tree in trees))
+        self.breaker.trying = True
         reason: Reason = "engine"
         took: float | None = None
+        well = True
         try:
             scores = await loop.run_in_executor(thread, _score, self.engine, trees)
             took = loop.time() - started
@@ -239,9 +321,11 @@ class Batcher:
                     _settle(entry, Scored(leaves, started - entry.since, took))
         except Exception as error:
             logger.exception("the engine failed on a batch of %d trees", len(trees))
-            reason = "capacity" if isinstance(error, CapacityError) else "engine"
+            well = isinstance(error, CapacityError)
+            reason = "capacity" if well else "engine"
         finally:
-            self.figures.batched(len(trees), self._forward.slots, took)
+            self.breaker.learn(loop.time(), well=well)
+            self.figures.batched(len(trees), self._forward.slots, took, broken=self.breaker.open)
             self._forward = None
             for entry in batch:  # those without an answer
                 _settle(entry, DegradedError(reason))

@@ -44,6 +44,7 @@ class Figures:
         self._batch_slots = Histogram(*slots, registry=to, buckets=SLOTS)
         self._forward = Histogram("prismrank_forward_seconds", "What a forward took.", registry=to, buckets=at)
         self._failed = Counter("prismrank_forwards_failed", "Forwards that ended in an error.", registry=to)
+        self._broken = Gauge("prismrank_engine_left_alone", "1 while the circuit breaker is open.", registry=to)
         self._waiting = Gauge("prismrank_queue_trees", "Trees that wait for a forward.", registry=to)
         self._queued = Gauge("prismrank_queue_slots", "Slots that wait for a forward.", registry=to)
 
@@ -59,8 +60,9 @@ class Figures:
         if reason is not None:
             self._degraded.labels(surface, reason).inc()
 
-    def batched(self, trees: int, slots: int, seconds: float | None) -> None:
-        """A forward ended; `seconds` is None where it failed."""
+    def batched(self, trees: int, slots: int, seconds: float | None, *, broken: bool = False) -> None:
+        """A forward ended; `seconds` is None where it failed, and `broken` tells that the engine is left alone."""
+        self._broken.set(broken)
         self._batch_trees.observe(trees)
         self._batch_slots.observe(slots)
         if seconds is None:

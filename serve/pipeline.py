@@ -55,11 +55,11 @@ async def rank(request: RankRequest, name: str, services: Services, arrived: flo
         shortlist = await services.retrieval.run(draw_up, request, surface, services.ledger)
     try:
         if shortlist.way.asks_model:
-            services.batcher.admit(deadline - services.composing.expects())
+            services.batcher.admit(deadline - services.composing.expects(), flow=name)
             with watch.part("compose"):
                 prompt = await _by(deadline, services.composing, write, surface, shortlist, services)
             with watch.part("queue"):
-                scored = await services.batcher.score(prompt.tokens, deadline, prompt.back)
+                scored = await services.batcher.score(prompt.tokens, deadline, prompt.back, name)
             watch.parts["queue"], watch.parts["score"] = scored.queue_s, scored.score_s
             slate = await _by(deadline, services.retrieval, judge, scored, prompt, shortlist, surface, request.k)
         else:
