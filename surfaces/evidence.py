@@ -14,6 +14,7 @@ import numpy.typing as npt
 from prompts.tree import Piece
 from surfaces.kinds import kinds
 from surfaces.sources.base import NOTHING, Indices, Scores, SourceKind
+from surfaces.sources.overall import OVERALL
 
 TOPS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 75, 100, 150, 200, 300, 500, 1000)
 FEW = 16
@@ -54,4 +55,4 @@ def evidence_piece(labels: Sequence[str], found: Sequence[int], *, compress: boo
 
 def vocabulary() -> list[str]:
     """Every phrase there is, for a tokenizer to learn."""
-    return [f" ({label} {word}, {label} {word})" for label in labels().values() for word in _WORDS]
+    return [f" ({label} {word}, {label} {word})" for label in (*labels().values(), OVERALL) for word in _WORDS]

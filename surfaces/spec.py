@@ -21,6 +21,7 @@ from surfaces.heads.base import NO, NONE, YES, HeadKind
 from surfaces.kinds import OneOf, kinds
 from surfaces.policies.base import PolicyKind
 from surfaces.sources.base import SourceKind
+from surfaces.sources.overall import OVERALL
 from surfaces.traffic import ExperimentSpec, RoutingSpec, check_traffic
 
 BACK = "_back"
@@ -147,9 +148,10 @@ class _Adviser:
     """Marks a word that must be the type of a source whose opinion leaves can carry."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
-        """One of the sources that have a label."""
+        """One of the sources that have a label, or what the others of the list say together."""
         named = kinds("sources").items()
-        return core_schema.literal_schema([name for name, kind in named if getattr(kind, "label", "")])
+        labelled = [name for name, kind in named if getattr(kind, "label", "")]
+        return core_schema.literal_schema([*labelled, OVERALL])
 
 
 class ReciprocalSpec(Strict):
@@ -195,7 +197,8 @@ class SurfaceSpec(Hashed):
         description="Where candidates come from: the first stage of every ranking."
     )
     evidence: Annotated[tuple[Annotated[str, _Adviser()], ...], listed()] = Field(
-        (), description="What a leaf tells of its candidate in words: these sources' opinions."
+        (),
+        description="What a leaf tells of its candidate in words: these sources' opinions; overall is all of theirs.",
     )
     filters: Annotated[tuple[FilterSpec, ...], listed(max_length=16)] = Field(
         (), description="Which candidates may be ranked at all."
@@ -243,6 +246,8 @@ class SurfaceSpec(Hashed):
         twin = _twin(evidence)
         if twin is not None:
             raise wrong(f"'{evidence[twin]}' is listed twice; once is enough", twin)
+        if evidence == (OVERALL,):
+            raise wrong(f"'{OVERALL}' is what the others say together; list those, too", 0)
         return evidence
 
     @field_validator("heads")

@@ -13,6 +13,7 @@ from surfaces.authoring.heads import Encode, HeadDraft, draft_heads, unusable
 from surfaces.authoring.quoting import quoted, shown
 from surfaces.authoring.survey import Survey
 from surfaces.authoring.wording import item_template
+from surfaces.sources.overall import OVERALL
 from surfaces.spec_schema import SURFACE_FILE, first_line
 
 COLUMNS = 20
@@ -23,6 +24,7 @@ EVIDENCE = {
     "itemknn": "co_visitation",
     "slist": "co_visitation",
     "bm25": "bm25",
+    OVERALL: "popular",
 }
 """What a draft tells of a candidate, in the order in which the shipped surfaces tell it: the opinions of these types,
 where the ledger has enough for a source of the type that stands beside it."""

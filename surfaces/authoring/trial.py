@@ -14,6 +14,7 @@ from surfaces.filters.base import FilterKind
 from surfaces.ledger.records import Item
 from surfaces.sources.base import NOTHING
 from surfaces.sources.merge import Candidate, Retrieval
+from surfaces.sources.overall import OVERALL
 from surfaces.spec import SurfaceSpec
 from surfaces.visit import Visit
 
@@ -53,7 +54,7 @@ def silent(spec: SurfaceSpec, retrieval: Retrieval, visit: Visit, candidates: Se
         for adviser in retrieval.advisers
         if np.any(adviser.source.scores(history_H, visit)[places] > NOTHING)
     }
-    return frozenset(spec.evidence) - known
+    return frozenset(spec.evidence) - known - ({OVERALL} if known else set())
 
 
 def brought(spec: SurfaceSpec, trials: Sequence[Trial]) -> dict[str, float]:

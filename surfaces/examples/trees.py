@@ -32,6 +32,7 @@ from surfaces.ledger.store import Ledger
 from surfaces.sources.base import NOTHING, Interactions, Materials, Scores
 from surfaces.sources.fit import advisers
 from surfaces.sources.merge import Adviser
+from surfaces.sources.overall import CASES, OVERALL, Case, Overall, learned
 from surfaces.sources.vectors import HALF_LIFE, RECENT
 from surfaces.spec import SurfaceSpec
 from surfaces.visit import Visit
@@ -95,7 +96,11 @@ class Examples:
                 f"surface '{spec.surface}': no member has more than {self.settings.holdout} choices to learn from"
             )
         self._advisers = _in_common([self._advisers_without(fold, every) for fold in range(FOLDS)])
+        self._names = [adviser.name for adviser in self._advisers[0]]
         self._labels = [adviser.label for adviser in self._advisers[0]]
+        self._overall = self._weighed() if OVERALL in spec.evidence and self._names else None
+        if self._overall:
+            self._labels.append(OVERALL)
         self._phrases: dict[tuple[tuple[int, ...], tuple[int, ...]], Piece] = {}
         names = {name for item in self.items for name in item.attributes}
         self.styles = styles(spec, shelf.form, shelf.engine, self.settings, names, seed)
@@ -194,14 +199,15 @@ class Examples:
         for spot in spots:
             place, which = int(course.spots_S[spot]), int(course.which_S[spot])
             found_AI = self._scores(course, place, which)
-            hung = self._hung(course, which, found_AI, rng)
+            hung = self._hung(course, which, self._together(found_AI, course, place), rng)
             chosen = [item for item, action in zip(hung.items, hung.actions, strict=True) if action is not None]
             stem = len(nodes)
             after = 1 + int(np.searchsorted(kept, place))
             nodes.append(PromptNode(self._stem(voice, chosen, rng), parent=0, after=after))
+            told_AI = self._together(self._with_new(found_AI, hung.items, rng), course, place)
             nodes.extend(
                 PromptNode((voice.style.leaf(self.items[item]), *said), stem, answers=self.spec.answers)
-                for item, said in zip(hung.items, self._said(found_AI, course, place, hung.items, voice), strict=True)
+                for item, said in zip(hung.items, self._said(told_AI, course, place, hung.items, voice), strict=True)
             )
             labels.add(hung)
             if self.shelf.pairs and which >= 0:
@@ -229,6 +235,32 @@ class Examples:
         visit = Visit(now=at if self.shelf.timed else 0.0)
         found = [adviser.source.scores(history_H, visit) for adviser in self._advisers[course.timeline.fold]]
         return np.stack(found) if found else np.zeros((0, len(self.items)))
+
+    def _together(self, found_AI: Scores, course: Course, place: int) -> Scores:
+        """The same and what the advisers say together, where leaves carry that."""
+        return self._overall.read(self._names, found_AI, course.history(place)) if self._overall else found_AI
+
+    def _weighed(self) -> Overall:
+        """How the advisers count together, learned from members' last choices that are learned from."""
+        able = [course for course in self.courses if course.learned]
+        picked = np.random.default_rng(0).permutation(len(able))[:CASES]
+        return learned(self._names, (self._case(able[number]) for number in sorted(picked.tolist())))
+
+    def _case(self, course: Course) -> Case:
+        which = course.learned - 1
+        place = int(course.places_C[which])
+        return Case(self._scores(course, place, which), course.history(place), int(course.items_C[which]))
+
+    def _with_new(self, found_AI: Scores, hung: Sequence[int], rng: np.random.Generator) -> Scores:
+        """The same, but that some of the hung items were never chosen by anybody: their text has to tell."""
+        if not self.settings.new_items:
+            return found_AI
+        new = np.array(hung, dtype=np.int64)[rng.random(len(hung)) < self.settings.new_items]
+        told_AI = found_AI.copy()
+        for scores_I, adviser in zip(told_AI, self._advisers[0], strict=True):
+            if adviser.of_new is not None:
+                scores_I[new] = adviser.of_new
+        return told_AI
 
     def _said(
         self, found_AI: Scores, course: Course, place: int, shown: Sequence[int], voice: Voice

@@ -143,6 +143,14 @@ class Materials:
     ledger: Ledger
     engine: Engine | None = None
 
+    def over(self, data: Interactions) -> Materials:
+        """The same with other interactions of the same items: what was read of the items is not read again."""
+        found = replace(self, data=data)
+        for name in ("items", "texts", "words", "vectors"):
+            if name in vars(self):
+                vars(found)[name] = vars(self)[name]
+        return found
+
     @cached_property
     def items(self) -> Sequence[Item]:
         """The items that can be ranked, in the order of `data.item_ids`."""
@@ -177,10 +185,12 @@ class SourceKind(Strict):
 
     `label` is what the source's opinion is called in a leaf's evidence; a source without one gives no evidence.
     `where` names keys that say where the source finds what it needs: as an adviser it takes them from the surface's own
-    source of its type.
+    source of its type. `of_new` is the score that an item has which nobody has chosen yet; None where the source judges
+    new items as it does others, by their text or their attributes.
     """
 
     label: ClassVar[str] = ""
+    of_new: ClassVar[float | None] = None
     where: ClassVar[tuple[str, ...]] = ()
     type: str
     name: Annotated[Name | None, Field(description="What replies call it; by default its type.")] = None

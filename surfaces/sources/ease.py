@@ -87,6 +87,7 @@ class EaseSource(SourceKind):
     """
 
     label: ClassVar[str] = "fits chosen"
+    of_new: ClassVar[float | None] = NOTHING
     type: Literal["ease"]
     l2: float = Field(
         L2, gt=0, le=1_000_000, description="In members: the more, the less a weight counts that rests on few."

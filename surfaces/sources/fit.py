@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import cast
 
+import numpy as np
+
+from foundation.wheels import cache_folder
 from surfaces.filters.base import FilterKind
 from surfaces.filters.seen import SeenFilter
 from surfaces.kinds import kinds
 from surfaces.ledger.store import Ledger
 from surfaces.policies.seen import SeenPolicy
-from surfaces.sources.base import Interactions, Learner, Materials, SourceKind
+from surfaces.sources.base import NOTHING, Interactions, Learner, Materials, SourceKind
+from surfaces.sources.kept import key_of
 from surfaces.sources.merge import Adviser, Fitted, Retrieval
+from surfaces.sources.overall import CASES, OVERALL, Case, Overall, keep, kept, learned
 from surfaces.sources.popular import Popular
 from surfaces.spec import SurfaceSpec
+from surfaces.visit import Visit
 
 
 def fit_sources(materials: Materials) -> Retrieval:
@@ -46,7 +53,8 @@ def evidence_only(materials: Materials) -> Retrieval:
     data, last_resort = materials.data, Popular()
     last_resort.fit(data)
     learned = Retrieval(data.item_ids, data.index, (), last_resort, advisers(materials))
-    return replace(learned, unwanted=materials.surface.unwanted, people=data.people)
+    together = weigh(materials, learned.advisers)
+    return replace(learned, unwanted=materials.surface.unwanted, people=data.people, overall=together)
 
 
 def advisers(materials: Materials) -> tuple[Adviser, ...]:
@@ -58,14 +66,51 @@ def advisers(materials: Materials) -> tuple[Adviser, ...]:
     """
     found = []
     for name in materials.surface.evidence:
+        if name == OVERALL:
+            continue
         kind = cast("type[SourceKind]", kinds("sources")[name])
         own = next((source for source in materials.surface.sources if source.type == name), None)
         where = {key: getattr(own, key) for key in kind.where} if own else {}
         source = kind.model_validate({"type": name, "k": 1, **where}).build(materials)
         source.fit(materials.data)
         if not isinstance(source, Learner) or source.learned:
-            found.append(Adviser(name, kind.label, source))
+            found.append(Adviser(name, kind.label, source, kind.of_new))
     return tuple(found)
+
+
+def weigh(materials: Materials, known: Sequence[Adviser]) -> Overall | None:
+    """How the advisers count together; None where the surface's evidence does not ask for it, or has none of them.
+
+    It is learned from members' last choices, by the same sources without these: every source is fitted once more. What
+    was learned is kept in the cache folder.
+    """
+    if OVERALL not in materials.surface.evidence or not known:
+        return None
+    past, names = materials.data.without_last(1), tuple(adviser.name for adviser in known)
+    asked = [number for number, sequence in enumerate(past.sequences) if len(sequence)]
+    if len(asked) > CASES:
+        asked = sorted(np.random.default_rng(0).choice(asked, CASES, replace=False).tolist())
+    if not asked:
+        return learned(names, ())
+    says = str(materials.surface.prompt.item.source)
+    about = {"names": names, "items": len(past.item_ids), "says": says, "clock": past.clock}
+    path = cache_folder() / "overall" / f"{key_of(about, materials.data.sequences)}.json"
+    found = kept(path)
+    if found is None:
+        found = learned(names, _cases(materials, past, asked, names))
+        keep(path, found)
+    return found
+
+
+def _cases(materials: Materials, past: Interactions, asked: Sequence[int], names: Sequence[str]) -> Iterator[Case]:
+    """The last choices of some members, and what sources that did not know them said before."""
+    data, early = materials.data, {adviser.name: adviser.source for adviser in advisers(materials.over(past))}
+    for number in asked:
+        seen_H, last = past.sequences[number], float(data.times[number][-1])
+        visit = Visit(member_id=data.member_ids[number], now=last if data.clock == "time" else 0.0)
+        silent_I = np.full(len(data.item_ids), NOTHING)
+        said = [early[name].scores(seen_H, visit) if name in early else silent_I for name in names]
+        yield Case(np.stack(said), seen_H, int(data.sequences[number][-1]))
 
 
 def _filters(surface: SurfaceSpec) -> tuple[FilterKind, ...]:

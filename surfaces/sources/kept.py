@@ -18,7 +18,7 @@ from torch import nn
 
 from surfaces.sources.base import Indices
 
-NEWEST = 32
+NEWEST = 64
 """So many files stay in a folder."""
 
 EPOCHS = "epochs"

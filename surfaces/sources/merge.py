@@ -14,6 +14,7 @@ from surfaces.evidence import NONE, evidence_piece, levels
 from surfaces.filters.base import FilterKind
 from surfaces.ledger.records import Item
 from surfaces.sources.base import NOTHING, Indices, Source, best, history_of, retrieve
+from surfaces.sources.overall import OVERALL, Overall
 from surfaces.sources.popular import Popular
 from surfaces.sources.vectors import Vectors
 from surfaces.visit import Visit
@@ -45,11 +46,12 @@ class Fitted(NamedTuple):
 
 
 class Adviser(NamedTuple):
-    """A source whose opinion leaves carry: its type, and what it is called there."""
+    """A source whose opinion leaves carry: its type, what it is called there, and what it says of new items."""
 
     name: str
     label: str
     source: Source
+    of_new: float | None = None
 
 
 @runtime_checkable
@@ -65,7 +67,8 @@ class Naming(Protocol):
 class Retrieval:
     """A surface's fitted sources. `last_resort` is asked when none of them knows anything.
 
-    `advisers` are the sources whose opinions the leaves carry; `vectors` are the items', where the surface reads them.
+    `advisers` are the sources whose opinions the leaves carry, and `overall` weighs what they say together, where the
+    leaves carry that, too; `vectors` are the items', where the surface reads them.
     Events with an `unwanted` action say nothing of what a member likes. `people` tells which item a member is: nobody
     is a candidate for themselves.
     """
@@ -79,6 +82,7 @@ class Retrieval:
     vectors: Vectors | None = None
     unwanted: frozenset[str] = frozenset()
     people: Mapping[str, str] = field(default_factory=dict)
+    overall: Overall | None = None
 
     def history(self, visit: Visit) -> Indices:
         """What the member chose, as indices of items."""
@@ -89,12 +93,16 @@ class Retrieval:
         if not self.advisers:
             return []
         history_H = self.history(visit)
+        said_AI = np.stack([adviser.source.scores(history_H, visit) for adviser in self.advisers])
         labels = [adviser.label for adviser in self.advisers]
+        if self.overall:
+            said_AI = self.overall.read([adviser.name for adviser in self.advisers], said_AI, history_H)
+            labels.append(OVERALL)
         places = np.array([self.index.get(item_id, -1) for item_id in item_ids], dtype=np.int64)
         known = places >= 0
         found_AL = np.full((len(labels), len(places)), NONE)
-        for row, adviser in enumerate(self.advisers):
-            found_AL[row, known] = levels(adviser.source.scores(history_H, visit), history_H, places[known])
+        for row, said_I in enumerate(said_AI):
+            found_AL[row, known] = levels(said_I, history_H, places[known])
         return [evidence_piece(labels, row, compress=compress) for row in found_AL.T.tolist()]
 
     def gather(self, visit: Visit, brought: Iterable[str] = ()) -> list[Candidate]:

@@ -79,6 +79,7 @@ class PopularSource(SourceKind):
     """The items with most events: with a half-life, recent ones count for more; with a segment, those of one's own."""
 
     label: ClassVar[str] = "popularity"
+    of_new: ClassVar[float | None] = 0.0
     type: Literal["popular"]
     half_life: Duration | None = Field(None, description="An event that much older counts half as much.")
     segment: str | None = Field(

@@ -225,7 +225,7 @@ def test_a_draft_over_jobs_uses_what_is_there(jobs: Ledger) -> None:
     assert spec.unwanted == {"dismiss"}
     assert [each.type for each in spec.filters] == ["seen", "available"]
     assert [each.type for each in spec.policies] == ["cap"]
-    assert spec.evidence == ("popular", "co_visitation", "itemknn", "slist", "bm25")
+    assert spec.evidence == ("popular", "co_visitation", "itemknn", "slist", "bm25", "overall")
     assert spec.fallback.order == ("co_visitation", "bm25", "popular", "recent")
     assert getattr(spec.sources[2], "half_life", None) is not None
     assert "posted_at" in text

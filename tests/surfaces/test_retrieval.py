@@ -244,7 +244,7 @@ def test_embedding_with_a_real_model(ledger: Ledger, tiny_engine: TorchEngine) -
 
 def test_the_shipped_surface_on_movielens(movielens: Ledger) -> None:
     spec = Registry.shipped().surface("movies")
-    spec = spec.model_copy(update={"sources": spec.sources[:2]})
+    spec = spec.model_copy(update={"sources": spec.sources[:2], "evidence": ()})
     fitted = fit_sources(Materials(spec, Interactions.of(movielens, "movie"), movielens, None))
     timeline = movielens.timeline("196")
     found = fitted.gather(visit_of(movielens, timeline))

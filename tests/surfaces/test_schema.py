@@ -75,7 +75,7 @@ sources:
   - {type: request, k: 100}
   - {type: sql, k: 5, query: SELECT item_id FROM items}
   - {type: sql, name: filed, k: 5, query: {file: query.sql}}
-evidence: [popular, co_visitation, itemknn, ease, als, slist, sasrec, bm25, embedding, recent]
+evidence: [popular, co_visitation, itemknn, ease, als, slist, sasrec, bm25, embedding, recent, overall]
 filters:
   - seen
   - available

@@ -20,6 +20,7 @@ from tests.surfaces.evaluation.shelf import movies
 def two_sources() -> SurfaceSpec:
     content = movies().model_dump(mode="json")
     content["sources"] = [{"type": "popular", "k": 5}, {"type": "co_visitation", "k": 5}]
+    content["evidence"] = []
     content["fallback"] = {}
     return SurfaceSpec.model_validate(content)
 

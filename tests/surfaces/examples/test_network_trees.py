@@ -163,7 +163,7 @@ def test_sources_that_are_not_heard_say_nothing(ledger: Ledger, tiny_engine: Tor
 
 def test_heard_sources_are_named_alone(ledger: Ledger, tiny_engine: TorchEngine) -> None:
     (feed,) = made(ledger, tiny_engine, "feed", evidence_dropout=0.5)
-    heard = {feed._voice(np.random.default_rng(seed)).heard for seed in range(400)}
+    heard = {feed._voice(np.random.default_rng(seed)).heard for seed in range(2000)}
     assert len(heard) == 2 ** len(feed.spec.evidence), "any subset"
     assert feed._phrase((1,), (0,)).text == " (chosen together top 1)"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from surfaces.registry import Registry
 from surfaces.sources.base import Interactions, Materials
 from surfaces.sources.fit import advisers
 from surfaces.sources.merge import Adviser
+from surfaces.sources.overall import Case, Overall, learned
 from surfaces.spec import SurfaceSpec
 from tests.surfaces.world import EVENTS, MEMBERS, fill
 
@@ -186,6 +187,45 @@ def test_evidence_at_a_position_knows_only_what_came_before(
     other = replace(course, items_C=later)
     assert data._scores(course, 5, 5).tolist() == data._scores(other, 5, 5).tolist()
     assert data._scores(course, 5, 5).tolist() != data._scores(course, 3, 3).tolist()
+
+
+def test_some_items_are_judged_as_if_they_were_new(
+    spec: SurfaceSpec, form: TrunkForm, ledger: Ledger, tiny_engine: TorchEngine
+) -> None:
+    def told(**changes: object) -> list[str]:
+        data = examples(spec, form, ledger, tiny_engine, positions=8, **changes)
+        trees = [data.tree(course, np.random.default_rng(3)) for course in data.courses[:8]]
+        prompts = [labelled.prompt for labelled in trees if labelled.prompt]
+        return [node.pieces[-1].text for prompt in prompts for node in prompt.nodes if node.answers]
+
+    def silent(texts: list[str]) -> list[str]:
+        words = ("chosen together none", "similar to chosen none", "fits chosen none", "comes next none")
+        return [text for text in texts if all(word in text for word in words)]
+
+    every, some = told(new_items=0.0), told(new_items=0.5)
+    new, before = silent(some), silent(every)
+    assert 0.4 < (len(new) - len(before)) / (len(every) - len(before)) < 0.6
+    assert all("popularity none" not in text and "overall none" not in text for text in new), "as low as one can be"
+    assert len({text.split("text match")[1].split(",")[0] for text in new}) > 3, "its text speaks as before"
+
+
+def test_the_overall_opinion_is_learned_from_what_is_learned(
+    spec: SurfaceSpec, form: TrunkForm, ledger: Ledger, tiny_engine: TorchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Case] = []
+
+    def listening(names: Sequence[str], cases: Iterable[Case]) -> Overall:
+        seen.extend(cases)
+        return learned(names, seen)
+
+    monkeypatch.setattr("surfaces.examples.trees.learned", listening)
+    data = examples(spec, form, ledger, tiny_engine)
+    assert sorted((len(case.seen_H), case.target) for case in seen) == sorted(
+        (course.learned - 1, int(course.items_C[course.learned - 1])) for course in data.courses
+    )
+    assert data._labels[-1] == "overall"
+    silent = spec.model_copy(update={"evidence": ("popular",)})
+    assert examples(silent, form, ledger, tiny_engine)._labels == ["popularity"]
 
 
 def test_a_focus_names_what_the_chosen_item_has(
