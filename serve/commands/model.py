@@ -72,6 +72,23 @@ def upcycle(
     )
 
 
+@app.command("average")
+def average(
+    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="The folder of a model.")],
+    after: Annotated[Path, typer.Argument(metavar="AFTER", help="That of one which was trained on from it.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to make.")],
+    share: Annotated[float, typer.Option(help="How much of AFTER, 0 to 1.")] = 0.5,
+) -> None:
+    """Take the mean of two models, one trained on from the other: it keeps most of what either can.
+
+    Calibrations are not carried over: run `prismrank calibrate` on what is made.
+    """
+    from foundation.average import average as mean
+
+    mean(before, after, out, share)
+    typer.echo(f"{out}: {share:g} of {after} and {1 - share:g} of {before}")
+
+
 @app.command("plan")
 def plan(
     name: Annotated[
