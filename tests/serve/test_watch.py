@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -84,10 +85,23 @@ def lines(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture
         yield caplog
 
 
+def named(record: logging.LogRecord, route: str) -> bool:
+    return record.name == "prismrank.access" and vars(record)["fields"]["route"].endswith(route)
+
+
+def soon(find: Callable[[], list[logging.LogRecord]]) -> logging.LogRecord:
+    """The one record that is found: the line is written once the client has its answer, in another thread."""
+    end = time.monotonic() + 5
+    while not (found := find()):
+        assert time.monotonic() < end, "no line"
+        time.sleep(0.01)
+    (record,) = found
+    return record
+
+
 def test_a_request_is_one_line_with_an_id(client: Client, lines: pytest.LogCaptureFixture) -> None:
     reply = client.rank(member_id="m1", k=1, deadline_ms=20_000)
-    said = [record for record in lines.records if record.name == "prismrank.access"]
-    (record,) = [record for record in said if vars(record)["fields"]["route"].endswith("/rank")]
+    record = soon(lambda: [each for each in lines.records if named(each, "/rank")])
     told = json.loads(JsonLines().format(record))
     assert told["request"] == reply.headers["x-request-id"]
     assert re.fullmatch("[0-9a-f]{32}", told["request"])
