@@ -196,28 +196,30 @@ class Batcher:
         now = asyncio.get_running_loop().time()
         if not self.breaker.lets(now):
             raise DegradedError("engine")
-        self._make_room(slots, flow)
+        if self.queued_slots + slots <= self.limits.queue_slots:
+            giving = list[_Waiting]()
+        else:
+            giving = self._those_who_give(slots, flow)
         if now >= deadline or (self._forward and now + OPTIMISM * self._expects(slots, deadline, now, flow) > deadline):
             raise DegradedError("deadline")
-
-    def _make_room(self, slots: int, flow: str) -> None:
-        """Raises DegradedError where there is none to be had."""
-        over = self.queued_slots + slots - self.limits.queue_slots
-        if over <= 0:
-            return
-        own, giving = self._queued.get(flow, 0) + slots, list[_Waiting]()
-        left = dict(self._queued)
-        while over > 0:
-            heaviest = max(left, key=lambda name: left[name], default=flow)
-            last = [entry for entry in self._waiting if entry.flow == heaviest and entry not in giving]
-            if heaviest == flow or not last or left[heaviest] - (size := max(last, key=_urgency).tree.size) < own:
-                raise DegradedError("capacity")
-            giving.append(max(last, key=_urgency))
-            left[heaviest] -= size
-            over -= size
-        for entry in giving:
+        for entry in giving:  # only for one that comes in
             self._leave(entry)
             _settle(entry, DegradedError("capacity"))
+
+    def _those_who_give(self, slots: int, flow: str) -> list[_Waiting]:
+        """The trees whose places make room for so many slots. Raises DegradedError where there is none to be had."""
+        over = self.queued_slots + slots - self.limits.queue_slots
+        own, left, giving = self._queued.get(flow, 0) + slots, dict(self._queued), list[_Waiting]()
+        while over > 0:
+            heaviest = max(left, key=lambda name: left[name], default=flow)
+            theirs = [entry for entry in self._waiting if entry.flow == heaviest and entry not in giving]
+            last = max(theirs, key=_urgency, default=None)
+            if heaviest == flow or last is None or left[heaviest] - last.tree.size < own:
+                raise DegradedError("capacity")
+            giving.append(last)
+            left[heaviest] -= last.tree.size
+            over -= last.tree.size
+        return giving
 
     def _expects(self, slots: int, deadline: float, now: float, flow: str) -> float:
         """Seconds until so many slots would be scored: after the forward that runs, and what comes before them.

@@ -23,17 +23,20 @@ T = TypeVar("T")
 
 router = APIRouter(prefix="/v1/surfaces", tags=["rank"], route_class=StrictRoute)
 
+PROBLEMS = responses(
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+)
+
 
 @router.post(
     "/{surface}/rank",
-    responses=responses(
-        HTTPStatus.BAD_REQUEST,
-        HTTPStatus.NOT_FOUND,
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-        HTTPStatus.UNPROCESSABLE_ENTITY,
-        HTTPStatus.SERVICE_UNAVAILABLE,
-    ),
+    responses=PROBLEMS,
 )
 async def rank(
     surface: Annotated[str, Path(description="the surface's name", examples=["movies"])],
@@ -68,15 +71,7 @@ class BatchReply(BaseModel):
 
 @router.post(
     "/{surface}/rank:batch",
-    responses=responses(
-        HTTPStatus.BAD_REQUEST,
-        HTTPStatus.NOT_FOUND,
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-        HTTPStatus.UNPROCESSABLE_ENTITY,
-        HTTPStatus.TOO_MANY_REQUESTS,
-        HTTPStatus.SERVICE_UNAVAILABLE,
-    ),
+    responses=PROBLEMS,
 )
 async def rank_batch(
     surface: Annotated[str, Path(description="the surface's name", examples=["movies"])],

@@ -199,12 +199,14 @@ class Examples:
         for spot in spots:
             place, which = int(course.spots_S[spot]), int(course.which_S[spot])
             found_AI = self._scores(course, place, which)
-            hung = self._hung(course, which, self._together(found_AI, course, place), rng)
+            told_AI = self._together(found_AI, course, place)
+            hung = self._hung(course, which, told_AI, rng)
             chosen = [item for item, action in zip(hung.items, hung.actions, strict=True) if action is not None]
             stem = len(nodes)
             after = 1 + int(np.searchsorted(kept, place))
             nodes.append(PromptNode(self._stem(voice, chosen, rng), parent=0, after=after))
-            told_AI = self._together(self._with_new(found_AI, hung.items, rng), course, place)
+            if self.settings.new_items:
+                told_AI = self._together(self._with_new(found_AI, hung.items, rng), course, place)
             nodes.extend(
                 PromptNode((voice.style.leaf(self.items[item]), *said), stem, answers=self.spec.answers)
                 for item, said in zip(hung.items, self._said(told_AI, course, place, hung.items, voice), strict=True)
@@ -253,8 +255,6 @@ class Examples:
 
     def _with_new(self, found_AI: Scores, hung: Sequence[int], rng: np.random.Generator) -> Scores:
         """The same, but that some of the hung items were never chosen by anybody: their text has to tell."""
-        if not self.settings.new_items:
-            return found_AI
         new = np.array(hung, dtype=np.int64)[rng.random(len(hung)) < self.settings.new_items]
         told_AI = found_AI.copy()
         for scores_I, adviser in zip(told_AI, self._advisers[0], strict=True):
