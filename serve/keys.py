@@ -21,9 +21,9 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from prompts.errors import ConfigError, UnknownError
+from serve.settings import read_yaml
 from surfaces.fields import Name, Strict, listed
 
 Scope = Literal["rank", "write", "metrics", "admin"]
@@ -31,7 +31,6 @@ Scope = Literal["rank", "write", "metrics", "admin"]
 surfaces and models. `admin` may do everything."""
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 PREFIX = "pr_"
-FILE_CAP = 1_000_000
 
 
 class Key(Strict):
@@ -158,14 +157,7 @@ def revoke(path: Path, name: str) -> None:
 
 
 def _read(path: Path) -> list[Key]:
-    try:
-        if path.stat().st_size > FILE_CAP:
-            raise ConfigError(f"{path}: it is too large for a file of keys")
-        told = YAML(typ="safe", pure=True).load(path.read_text("utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}; `prismrank keys new NAME --file {path}` makes one") from None
-    except (YAMLError, UnicodeDecodeError, RecursionError):
-        raise ConfigError(f"{path}: it is no YAML") from None
+    told = read_yaml(path, "keys", f"; `prismrank keys new NAME --file {path}` makes one")
     entries = told.get("keys") if isinstance(told, dict) and set(told) == {"keys"} else None
     if not isinstance(entries, list):
         raise ConfigError(f"{path}: a file of keys is 'keys:' and a list of them")

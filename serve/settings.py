@@ -12,7 +12,7 @@ from ruamel.yaml.error import YAMLError
 from prompts.errors import ConfigError
 from surfaces.fields import Strict
 
-FILE_CAP = 100_000
+FILE_CAP = 1_000_000
 
 
 class Settings(Strict):
@@ -36,14 +36,7 @@ class Settings(Strict):
     @classmethod
     def load(cls, path: Path) -> Self:
         """The settings of a YAML file. Raises ConfigError that names file, setting, and what would be right."""
-        try:
-            if path.stat().st_size > FILE_CAP:
-                raise ConfigError(f"{path}: it is too large for a file of settings")
-            told = YAML(typ="safe", pure=True).load(path.read_text("utf-8"))
-        except OSError as error:
-            raise ConfigError(f"{path}: {error.strerror}") from None
-        except (YAMLError, UnicodeDecodeError, RecursionError):
-            raise ConfigError(f"{path}: it is no YAML") from None
+        told = read_yaml(path, "settings")
         try:
             return cls.model_validate({} if told is None else told)
         except ValidationError as error:
@@ -51,3 +44,15 @@ class Settings(Strict):
             name = "/".join(str(part) for part in found["loc"]) or "settings"
             known = f"; known: {', '.join(cls.model_fields)}" if found["type"] == "extra_forbidden" else ""
             raise ConfigError(f"{path}: {name}: {found['msg']}{known}") from None
+
+
+def read_yaml(path: Path, what: str, advice: str = "") -> object:
+    """The value of a small YAML file. Raises ConfigError for one that is not there, too large, or no YAML."""
+    try:
+        if path.stat().st_size > FILE_CAP:
+            raise ConfigError(f"{path}: it is too large for a file of {what}")
+        return YAML(typ="safe", pure=True).load(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}{advice}") from None
+    except (YAMLError, UnicodeDecodeError, RecursionError):
+        raise ConfigError(f"{path}: it is no YAML") from None
