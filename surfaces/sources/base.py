@@ -135,27 +135,18 @@ class Searching(Protocol):
 
 
 @dataclass(frozen=True)
-class Materials:
-    """What a source may be made of: the surface, its interactions, the ledger, and the model where there is one."""
+class Reading:
+    """What is read of a surface's items: each thing once, whoever asks for it."""
 
     surface: SurfaceSpec
-    data: Interactions
+    item_ids: Sequence[str]
     ledger: Ledger
-    engine: Engine | None = None
-
-    def over(self, data: Interactions) -> Materials:
-        """The same with other interactions of the same items: what was read of the items is not read again."""
-        found = replace(self, data=data)
-        for name in ("items", "texts", "words", "vectors"):
-            if name in vars(self):
-                vars(found)[name] = vars(self)[name]
-        return found
 
     @cached_property
     def items(self) -> Sequence[Item]:
-        """The items that can be ranked, in the order of `data.item_ids`."""
-        found = self.ledger.items(self.data.item_ids)
-        return [found[item_id] for item_id in self.data.item_ids]
+        """The items, in the order of `item_ids`."""
+        found = self.ledger.items(self.item_ids)
+        return [found[item_id] for item_id in self.item_ids]
 
     @cached_property
     def texts(self) -> Sequence[str]:
@@ -168,6 +159,50 @@ class Materials:
         from surfaces.sources.bm25 import TextIndex
 
         return TextIndex(self.texts)
+
+
+@dataclass(frozen=True)
+class Materials:
+    """What a source may be made of: the surface, its interactions, the ledger, and the model where there is one."""
+
+    surface: SurfaceSpec
+    data: Interactions
+    ledger: Ledger
+    engine: Engine | None = None
+
+    def over(self, data: Interactions) -> Materials:
+        """The same with other interactions of the same items: what was read of the items is not read again."""
+        found = replace(self, data=data)
+        if "vectors" in vars(self):
+            vars(found)["vectors"] = self.vectors
+        vars(found)["reading"] = self.reading
+        return found
+
+    def without_model(self) -> Materials:
+        """The same for a source that asks no model."""
+        found = replace(self, engine=None)
+        vars(found)["reading"] = self.reading
+        return found
+
+    @cached_property
+    def reading(self) -> Reading:
+        """What is read of the items, shared with the materials that are made of these."""
+        return Reading(self.surface, self.data.item_ids, self.ledger)
+
+    @property
+    def items(self) -> Sequence[Item]:
+        """The items that can be ranked, in the order of `data.item_ids`."""
+        return self.reading.items
+
+    @property
+    def texts(self) -> Sequence[str]:
+        """What a leaf says of each item."""
+        return self.reading.texts
+
+    @property
+    def words(self) -> TextIndex:
+        """The words of the texts."""
+        return self.reading.words
 
     @cached_property
     def vectors(self) -> Vectors:
@@ -186,11 +221,13 @@ class SourceKind(Strict):
     `label` is what the source's opinion is called in a leaf's evidence; a source without one gives no evidence.
     `where` names keys that say where the source finds what it needs: as an adviser it takes them from the surface's own
     source of its type. `of_new` is the score that an item has which nobody has chosen yet; None where the source judges
-    new items as it does others, by their text or their attributes.
+    new items as it does others, by their text or their attributes. `of_model`: the source asks the model for something,
+    and is made anew with each model; the others get none.
     """
 
     label: ClassVar[str] = ""
     of_new: ClassVar[float | None] = None
+    of_model: ClassVar[bool] = False
     where: ClassVar[tuple[str, ...]] = ()
     type: str
     name: Annotated[Name | None, Field(description="What replies call it; by default its type.")] = None

@@ -14,7 +14,7 @@ from surfaces.filters.seen import SeenFilter
 from surfaces.kinds import kinds
 from surfaces.ledger.store import Ledger
 from surfaces.policies.seen import SeenPolicy
-from surfaces.sources.base import NOTHING, Interactions, Learner, Materials, SourceKind
+from surfaces.sources.base import NOTHING, Interactions, Learner, Materials, Source, SourceKind
 from surfaces.sources.kept import key_of
 from surfaces.sources.merge import Adviser, Fitted, Retrieval
 from surfaces.sources.overall import CASES, OVERALL, Case, Overall, keep, kept, learned
@@ -36,11 +36,35 @@ def fit_sources(materials: Materials) -> Retrieval:
     return replace(evidence_only(materials), sources=fitted, filters=_filters(surface), vectors=vectors)
 
 
+def fit_anew(before: Retrieval, materials: Materials) -> Retrieval:
+    """The same sources for another model: what asks no model is taken from `before`.
+
+    Where items came or went since, all are fitted. Raises ConfigError as `fit_sources` does.
+    """
+    surface = materials.surface
+    if tuple(before.item_ids) != materials.data.item_ids:
+        return fit_sources(materials)
+    pairs = zip(surface.sources, before.sources, strict=True)
+    fitted = tuple(fit_source(kind, materials) if kind.of_model else fit for kind, fit in pairs)
+    vectors = materials.vectors if surface.reads_vectors else None
+    told = evidence_only(materials) if any(map(_of_model, surface.evidence)) else before
+    return replace(before, sources=fitted, vectors=vectors, advisers=told.advisers, overall=told.overall)
+
+
 def fit_source(kind: SourceKind, materials: Materials) -> Fitted:
     """One source, made and fitted. Raises ConfigError as `fit_sources` does."""
-    source = kind.build(materials)
+    return Fitted(kind.called, _fitted(kind, materials), kind.k, kind.weight)
+
+
+def _fitted(kind: SourceKind, materials: Materials) -> Source:
+    source = kind.build(materials if kind.of_model else materials.without_model())
     source.fit(materials.data)
-    return Fitted(kind.called, source, kind.k, kind.weight)
+    return source
+
+
+def _of_model(name: str) -> bool:
+    """Whether a word of the evidence depends on the model."""
+    return name != OVERALL and cast("type[SourceKind]", kinds("sources")[name]).of_model
 
 
 def interactions_of(surface: SurfaceSpec, ledger: Ledger) -> Interactions:
@@ -71,8 +95,7 @@ def advisers(materials: Materials) -> tuple[Adviser, ...]:
         kind = cast("type[SourceKind]", kinds("sources")[name])
         own = next((source for source in materials.surface.sources if source.type == name), None)
         where = {key: getattr(own, key) for key in kind.where} if own else {}
-        source = kind.model_validate({"type": name, "k": 1, **where}).build(materials)
-        source.fit(materials.data)
+        source = _fitted(kind.model_validate({"type": name, "k": 1, **where}), materials)
         if not isinstance(source, Learner) or source.learned:
             found.append(Adviser(name, kind.label, source, kind.of_new))
     return tuple(found)
@@ -93,7 +116,8 @@ def weigh(materials: Materials, known: Sequence[Adviser]) -> Overall | None:
     if not asked:
         return learned(names, ())
     says = str(materials.surface.prompt.item.source)
-    about = {"names": names, "items": len(past.item_ids), "says": says, "clock": past.clock}
+    model = materials.engine.model_version if materials.engine and any(map(_of_model, names)) else ""
+    about = {"names": names, "items": len(past.item_ids), "says": says, "clock": past.clock, "model": model}
     path = cache_folder() / "overall" / f"{key_of(about, materials.data.sequences)}.json"
     found = kept(path)
     if found is None:
