@@ -278,9 +278,18 @@ def version(folder: Path) -> str:
     return digest.hexdigest()[:12]
 
 
+def shipped_names() -> list[str]:
+    """The checkpoints that come with the package."""
+    return sorted(path.name for path in _checkpoints().iterdir() if path.is_dir())
+
+
+def _checkpoints() -> Path:
+    return Path(str(files("foundation"))) / "checkpoints"
+
+
 def shipped(name: str) -> Path:
     """The folder of a checkpoint that comes with the package."""
-    folder = Path(str(files("foundation"))) / "checkpoints" / name
-    if not folder.is_dir():
+    folder = _checkpoints() / name
+    if name not in shipped_names():
         raise CheckpointError(f"no checkpoint '{name}' comes with prismrank; give a model folder")
     return folder

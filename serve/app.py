@@ -13,8 +13,10 @@ from serve import problems
 from serve.doors import Doors
 from serve.keys import Keys
 from serve.live import Live
-from serve.routes import health, ledger, metrics, rank, surfaces
+from serve.models import Shelf
+from serve.routes import health, ledger, metrics, model, rank, surfaces
 from serve.services import Services
+from serve.switch import Switch
 from serve.watch import Watch
 
 DESCRIPTION = """\
@@ -25,13 +27,15 @@ order, marked `degraded` with the reason. Every error is a problem (RFC 9457, `a
 """
 
 
-def create_app(services: Services, folder: Path | None = None, keys: Keys | None = None) -> FastAPI:
+def create_app(
+    services: Services, folder: Path | None = None, keys: Keys | None = None, shelf: Shelf | None = None
+) -> FastAPI:
     """The application over `services`. Its engine warms up in the background; `/readyz` says when it has.
 
     With a `folder`, from which the services' surfaces came, the server follows what changes there. With `keys`, only
-    those who have one come in.
+    those who have one come in. With a `shelf`, the model may be changed for one of it.
     """
-    live = Live(services, folder)
+    live, switch = Live(services, folder), Switch(services, shelf)
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -43,13 +47,14 @@ def create_app(services: Services, folder: Path | None = None, keys: Keys | None
                 warming.cancel()
                 with suppress(asyncio.CancelledError):
                     await warming
+                await switch.close()
 
     app = FastAPI(title="prismrank", version="1", description=DESCRIPTION, lifespan=life, redirect_slashes=False)
     keys = keys or Keys()
-    app.state.services, app.state.live, app.state.keys = services, live, keys
+    app.state.services, app.state.live, app.state.switch, app.state.keys = services, live, switch, keys
     problems.install(app)
-    for router in (rank.router, surfaces.router, ledger.router, health.router, metrics.router):
+    for router in (rank.router, surfaces.router, model.router, ledger.router, health.router, metrics.router):
         app.include_router(router)
     app.add_middleware(Doors, keys=keys)
-    app.add_middleware(Watch, figures=services.figures)
+    app.add_middleware(Watch, services=services)
     return app

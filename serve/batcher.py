@@ -22,7 +22,7 @@ import numpy as np
 
 from foundation.engine.base import Engine, LeafScores, TokenTree
 from prompts.errors import CapacityError, TreeError
-from serve.fallback import DegradedError
+from serve.degraded import DegradedError
 from serve.figures import Figures
 from serve.schemas import Reason
 from surfaces.adapters import Adaptable

@@ -39,6 +39,8 @@ ROUTES: Mapping[str, Mapping[str, Needs]] = {
     "/v1/surfaces/{surface}/preview": {"POST": "rank"},
     "/v1/surfaces/{surface}/rank": {"POST": "rank"},
     "/v1/surfaces/{surface}/rank:batch": {"POST": "rank"},
+    "/v1/model": {"GET": "rank", "PUT": "admin"},
+    "/v1/model/rollback": {"POST": "admin"},
     "/v1/events": {"POST": "write"},
     "/v1/items": {"PUT": "write"},
     "/v1/members": {"PUT": "write"},

@@ -5,21 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from prompts.errors import PrismrankError
-from serve.schemas import RankedItem, Reason
+from serve.schemas import RankedItem
 from serve.served import ServedSurface
 from serve.shortlist import Shortlist
 from surfaces.policies.base import Entry, by_place
 
 logger = logging.getLogger(__name__)
-
-
-class DegradedError(PrismrankError):
-    """The engine gave no answer for this request. The request still gets its slate, in retrieval order."""
-
-    def __init__(self, reason: Reason) -> None:
-        super().__init__(f"the engine gave no answer: {reason}")
-        self.reason: Reason = reason
 
 
 def in_retrieval_order(shortlist: Shortlist, surface: ServedSurface, k: int) -> list[RankedItem]:

@@ -6,15 +6,18 @@ Nothing of a member, an item or a request is in them. Times are in seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from foundation.engine.base import Engine
-from serve.experiments import Traffic
+from foundation.engine.base import CacheStats
 from serve.schemas import Timing
+
+if TYPE_CHECKING:
+    from serve.experiments import Traffic
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -75,9 +78,9 @@ class Figures:
         self._waiting.set(trees)
         self._queued.set(slots)
 
-    def watch(self, engine: Engine, traffic: Traffic) -> None:
+    def watch(self, cache: Callable[[], CacheStats], traffic: Traffic) -> None:
         """Reads what the engine's cache and the traffic count themselves, whenever the figures are asked for."""
-        self.registry.register(_Counted(engine, traffic))
+        self.registry.register(_Counted(cache, traffic))
 
     def text(self) -> str:
         """All of them, in Prometheus' text format."""
@@ -87,8 +90,8 @@ class Figures:
 class _Counted(Collector):
     """What others count."""
 
-    def __init__(self, engine: Engine, traffic: Traffic) -> None:
-        self.engine, self.traffic = engine, traffic
+    def __init__(self, cache: Callable[[], CacheStats], traffic: Traffic) -> None:
+        self.cache, self.traffic = cache, traffic
 
     def describe(self) -> list[Metric]:
         """Nothing: what there is changes with the surfaces."""
@@ -96,7 +99,7 @@ class _Counted(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The cache's figures; rankings by surface and route; exposures of experiments."""
-        stats, log = self.engine.cache_stats, self.traffic.log
+        stats, log = self.cache(), self.traffic.log
         for name, words, value in (
             ("cache_hit_slots", "Slots of trunks and stems found.", stats.hit_slots),
             ("cache_missed_slots", "Slots of them computed.", stats.missed_slots),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from foundation.engine.base import Engine, TokenTree
 from prompts.tree import Piece, PromptNode, PromptTree
 from serve.batcher import Batcher
-from serve.fallback import DegradedError
+from serve.degraded import DegradedError
 
 logger = logging.getLogger(__name__)
 

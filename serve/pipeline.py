@@ -14,8 +14,9 @@ from foundation.engine.base import TokenTree
 from prompts.errors import CapacityError
 from prompts.tree import PromptTree
 from serve.batcher import Scored
+from serve.degraded import DegradedError
 from serve.experiments import experiment_of
-from serve.fallback import DegradedError, in_retrieval_order, on_slate
+from serve.fallback import in_retrieval_order, on_slate
 from serve.schemas import Explanation, RankedItem, RankReply, RankRequest
 from serve.served import ServedSurface
 from serve.services import Services
@@ -48,18 +49,25 @@ async def rank(request: RankRequest, name: str, services: Services, arrived: flo
     `arrived` is when the request came, by the event loop's clock. Raises UnknownError for a surface, member or item
     that nobody knows, and CapacityError when too many requests wait for their candidates.
     """
-    watch, prompt, reason = Stopwatch(arrived), None, None
     surface = services.surface(name)
+    with surface.model.used():
+        return await rank_on(surface, request, services, arrived)
+
+
+async def rank_on(surface: ServedSurface, request: RankRequest, services: Services, arrived: float) -> RankReply:
+    """`rank`, on a surface that is ready; its model is in use."""
+    watch, prompt, reason = Stopwatch(arrived), None, None
+    name, model = surface.spec.surface, surface.model
     deadline = arrived + (request.deadline_ms or surface.spec.fallback.deadline_ms) / 1000
     with watch.part("retrieve"):
         shortlist = await services.retrieval.run(draw_up, request, surface, services.ledger)
     try:
         if shortlist.way.asks_model:
-            services.batcher.admit(deadline - services.composing.expects(), flow=name)
+            model.batcher.admit(deadline - services.composing.expects(), flow=name)
             with watch.part("compose"):
                 prompt = await _by(deadline, services.composing, write, surface, shortlist, services)
             with watch.part("queue"):
-                scored = await services.batcher.score(prompt.tokens, deadline, prompt.back, name)
+                scored = await model.batcher.score(prompt.tokens, deadline, prompt.back, name)
             watch.parts["queue"], watch.parts["score"] = scored.queue_s, scored.score_s
             slate = await _by(deadline, services.retrieval, judge, scored, prompt, shortlist, surface, request.k)
         else:
@@ -76,7 +84,7 @@ async def rank(request: RankRequest, name: str, services: Services, arrived: flo
         reason=reason,
         route=shortlist.way.route,
         experiment=experiment_of(shortlist.way),
-        model=services.engine.model_version,
+        model=model.version,
         surface_version=surface.version,
         shares=shortlist.shares([entry.item_id for entry in slate], surface),
         timing_ms=timing,
@@ -86,7 +94,7 @@ async def rank(request: RankRequest, name: str, services: Services, arrived: flo
 
 def write(surface: ServedSurface, shortlist: Shortlist, services: Services) -> Prompt:
     """The request as trees of text: the member, the surface, and a leaf for each candidate of the shortlist."""
-    engine, visit = services.engine, shortlist.visit
+    engine, visit = surface.model.engine, shortlist.visit
     composer = Composer(surface.spec, surface.form, surface.retrieval, engine.count)
     names = [candidate.item_id for candidate in shortlist.candidates]
     tree = composer.tree(visit, shortlist.items, names)
@@ -97,7 +105,7 @@ def write(surface: ServedSurface, shortlist: Shortlist, services: Services) -> P
 
 def _tokens(tree: PromptTree, surface: ServedSurface, services: Services) -> TokenTree:
     """The tree under the surface's adapter, its trunk shared within the tenant."""
-    adapted = services.engine.read(tree).adapted(surface.spec.adapter or "")
+    adapted = surface.model.engine.read(tree).adapted(surface.spec.adapter or "")
     return replace(adapted, salt=services.ledger.tenant)
 
 

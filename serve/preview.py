@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, Field
 
+from foundation.engine.base import Engine
 from prompts.tree import Piece, PromptNode
 from serve.batcher import Scored
 from serve.pipeline import Prompt, judge, write
@@ -53,7 +54,7 @@ class Preview(BaseModel):
 def preview_of(request: RankRequest, surface: ServedSurface, services: Services) -> Preview:
     """The tree for a request. Raises UnknownError for a member or an item that nobody knows."""
     shortlist = draw_up(request, surface, services.ledger)
-    return viewed(write(surface, shortlist, services), shortlist, surface, services)
+    return viewed(write(surface, shortlist, services), shortlist, surface)
 
 
 class DryRun(NamedTuple):
@@ -70,20 +71,20 @@ def dry_run(request: RankRequest, surface: ServedSurface, services: Services) ->
     start = time.perf_counter()
     shortlist = draw_up(request, surface, services.ledger)
     prompt = write(surface, shortlist, services)
-    scores, *back = services.engine.score([prompt.tokens, *prompt.back])
+    scores, *back = surface.model.engine.score([prompt.tokens, *prompt.back])
     slate = judge(Scored(scores, 0.0, 0.0, tuple(back)), prompt, shortlist, surface, request.k)
     seconds = time.perf_counter() - start
-    return DryRun(shortlist, viewed(prompt, shortlist, surface, services), slate, seconds)
+    return DryRun(shortlist, viewed(prompt, shortlist, surface), slate, seconds)
 
 
-def viewed(prompt: Prompt, shortlist: Shortlist, surface: ServedSurface, services: Services) -> Preview:
+def viewed(prompt: Prompt, shortlist: Shortlist, surface: ServedSurface) -> Preview:
     """The tree of a request that is written."""
-    trunk, stem, *leaves = prompt.tree.nodes
+    engine, (trunk, stem, *leaves) = surface.model.engine, prompt.tree.nodes
     views = [
-        LeafView(item_id=each.item_id, sources=shortlist.sources(each), pieces=_pieces(leaf, services))
+        LeafView(item_id=each.item_id, sources=shortlist.sources(each), pieces=_pieces(leaf, engine))
         for each, leaf in zip(shortlist.candidates, leaves, strict=True)
     ]
-    told, asked = _pieces(trunk, services), _pieces(stem, services)
+    told, asked = _pieces(trunk, engine), _pieces(stem, engine)
     return Preview(
         surface=surface.spec.surface,
         version=surface.version,
@@ -102,11 +103,11 @@ def slots_of(pieces: Sequence[PieceView]) -> int:
     return sum(piece.slots for piece in pieces)
 
 
-def _pieces(node: PromptNode, services: Services) -> list[PieceView]:
-    return [_piece(piece, services) for piece in node.pieces]
+def _pieces(node: PromptNode, engine: Engine) -> list[PieceView]:
+    return [_piece(piece, engine) for piece in node.pieces]
 
 
-def _piece(piece: Piece, services: Services) -> PieceView:
-    slots = services.engine.count(piece)
-    alone = services.engine.count(piece._replace(compress=False))
+def _piece(piece: Piece, engine: Engine) -> PieceView:
+    slots = engine.count(piece)
+    alone = engine.count(piece._replace(compress=False))
     return PieceView(text=piece.text, slots=slots, vector=piece.compress and slots != alone)

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from foundation.engine.base import Engine
 from prompts.verbalize import TrunkForm
+from serve.models import ServedModel
 from surfaces.calibrated import CalibratedSurface
 from surfaces.ledger.store import Ledger
 from surfaces.policies.base import Entry, Policy, PolicyKind
 from surfaces.registry import Declared
 from surfaces.routing import Router
-from surfaces.sources.base import Interactions, Materials
-from surfaces.sources.fit import fit_sources, interactions_of
+from surfaces.sources.base import Materials
+from surfaces.sources.fit import fit_anew, fit_sources, interactions_of
 from surfaces.sources.merge import Retrieval
 from surfaces.spec import SurfaceSpec
 from surfaces.visit import Visit
@@ -29,9 +29,9 @@ class Ordered(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ServedSurface:
-    """A surface whose sources are fitted to the ledger; `text` is the file that declares it.
+    """A surface whose sources are fitted to the ledger, ready for one model; `text` is the file that declares it.
 
-    `calibration` belongs to the weights of the engine that the surface was made ready for; None: it has none.
+    `calibration` belongs to the weights of the model; None: it has none.
     """
 
     spec: SurfaceSpec
@@ -41,6 +41,7 @@ class ServedSurface:
     policies: Sequence[Ordered]
     text: str
     router: Router
+    model: ServedModel
     calibration: CalibratedSurface | None = None
 
     @property
@@ -53,6 +54,10 @@ class ServedSurface:
         """Whether what a caller brings is one source among others, and not the whole list."""
         return any(source.type == "request" for source in self.spec.sources)
 
+    def knows(self, member_id: str) -> bool:
+        """Whether the member is one of the items."""
+        return member_id in self.retrieval.people
+
     def after_policies(self, slate: Sequence[Entry], visit: Visit, k: int, *, whole: bool) -> list[Entry]:
         """The slate after every policy of the surface, in their order; `whole`: nothing may be dropped."""
         kept = list(slate)
@@ -63,20 +68,19 @@ class ServedSurface:
 
 
 def make_ready(
-    declared: Declared,
-    ledger: Ledger,
-    engine: Engine,
-    interactions: Interactions | None = None,
-    calibration: CalibratedSurface | None = None,
+    declared: Declared, ledger: Ledger, model: ServedModel, before: ServedSurface | None = None
 ) -> ServedSurface:
     """The surface with everything that it needs fitted to the ledger as it is now.
 
-    Raises SpecError or ConfigError for a surface that cannot be ranked with this ledger and this model.
+    What asks no model is taken from `before`, the same surface as it was ready for another model. Raises SpecError or
+    ConfigError for a surface that cannot be ranked with this ledger and this model, CheckpointError for a calibration
+    that speaks of other heads.
     """
     spec = declared.spec
-    data = interactions or interactions_of(spec, ledger)
-    materials = Materials(spec, data, ledger, engine)
-    retrieval = fit_sources(materials)
+    calibration = model.calibrations.of(spec, declared.version) if model.calibrations else None
+    materials = Materials(spec, interactions_of(spec, ledger), ledger, model.engine)
+    retrieval = fit_anew(before.retrieval, materials) if before else fit_sources(materials)
     policies = [Ordered(kind, kind.build(materials)) for kind in spec.policies]
-    router = Router.of(spec, retrieval, data.clock)
-    return ServedSurface(spec, declared.form, declared.version, retrieval, policies, declared.text, router, calibration)
+    router = Router.of(spec, retrieval, materials.data.clock)
+    about = (spec, declared.form, declared.version, retrieval, policies, declared.text, router)
+    return ServedSurface(*about, model, calibration)

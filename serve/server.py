@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import select
+import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from prompts.errors import ConfigError, PrismrankError
 from serve.app import create_app
 from serve.keys import Keys
+from serve.models import Shelf
 from serve.services import Services
 from serve.watch import log_to_stderr
 
 START_LIMIT_S = 60.0
+LINGER_S = 0.5
+"""So long a connection that was taken in may be silent when the server goes."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -45,18 +53,68 @@ def address(bound: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def serve(services: Services, bound: socket.socket, folder: Path | None = None, keys: Keys | None = None) -> None:
+class Server(uvicorn.Server):
+    """uvicorn, that leaves without losing anybody.
+
+    At SIGTERM it says that it is not ready and asks every client to connect anew, but takes in what comes for
+    `drain_s` seconds; then it listens no longer, and answers what it has taken in.
+    """
+
+    def __init__(self, config: uvicorn.Config, services: Services, drain_s: float) -> None:
+        super().__init__(config)
+        self.services, self.drain_s = services, drain_s
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal came. At Ctrl-C nobody waits for a load balancer."""
+        if sig == signal.SIGINT:
+            self.drain_s = 0.0
+        super().handle_exit(sig, frame)
+
+    async def main_loop(self) -> None:
+        """Serves until a signal ends it, and a while longer."""
+        await super().main_loop()
+        self.services.leaving = True
+        end = time.monotonic() + self.drain_s
+        while time.monotonic() < end and self.drain_s:
+            await asyncio.sleep(0.02)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Takes in whoever is connected already, listens no longer, and ends with the last answer."""
+        listening = select.poll()
+        for bound in sockets or ():
+            listening.register(bound, select.POLLIN)
+        while listening.poll(0):
+            await asyncio.sleep(0)
+        for server in self.servers:
+            server.close()
+        end = time.monotonic() + LINGER_S
+        while time.monotonic() < end and any(_silent(each) for each in self.server_state.connections):
+            await asyncio.sleep(0.005)
+        await super().shutdown(sockets)
+
+
+def _silent(connection: object) -> bool:
+    """Whether nothing of a first request has been read yet."""
+    return getattr(connection, "cycle", None) is None
+
+
+def serve(
+    services: Services, bound: socket.socket, folder: Path | None = None, keys: Keys | None = None,
+    shelf: Shelf | None = None,
+) -> None:  # fmt: skip
     """Serves until a signal ends it, and follows the surface files of `folder`."""
     log_to_stderr()
-    _server(services, folder, keys, log_level="info").run(sockets=[bound])
+    app = create_app(services, folder, keys, shelf)
+    _server(app, services, services.settings.drain_s, log_level="info").run(sockets=[bound])
 
 
 @contextmanager
 def serving(
-    services: Services, bound: socket.socket, folder: Path | None = None, keys: Keys | None = None
-) -> Iterator[str]:
+    services: Services, bound: socket.socket, folder: Path | None = None, keys: Keys | None = None,
+    shelf: Shelf | None = None,
+) -> Iterator[str]:  # fmt: skip
     """Serves from a thread while inside; gives the URL. Raises PrismrankError when it does not start."""
-    server = _server(services, folder, keys, log_level="warning")
+    server = _server(create_app(services, folder, keys, shelf), services, 0.0, log_level="warning")
 
     def work() -> None:
         with suppress(SystemExit):  # its way to say that it could not start
@@ -72,13 +130,12 @@ def serving(
         thread.join()
 
 
-def _server(services: Services, folder: Path | None, keys: Keys | None, *, log_level: str) -> uvicorn.Server:
+def _server(app: FastAPI, services: Services, drain_s: float, *, log_level: str) -> Server:
     # What is loaded by now stays: without this, each full collection walks all of it and stops every request for 0.2 s.
     gc.collect()
     gc.freeze()
-    app = create_app(services, folder, keys)
     config = uvicorn.Config(app, log_level=log_level, log_config=None, access_log=False, lifespan="on")
-    return uvicorn.Server(config)
+    return Server(config, services, drain_s)
 
 
 def _wait_for(server: uvicorn.Server, thread: threading.Thread) -> None:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Lock, RLock
-from typing import Annotated, Protocol, runtime_checkable
+from typing import Annotated, NamedTuple, Protocol, runtime_checkable
 
 from fastapi import Depends, Request
 
 from foundation.engine.base import Engine
-from prompts.errors import LedgerError, PrismrankError, SpecError, UnknownError
+from prompts.errors import ConfigError, LedgerError, PrismrankError, SpecError, UnknownError
 from prompts.suggest import suggest
 from prompts.tree import Piece, PromptNode, PromptTree
 from serve.batcher import Batcher, Limits
 from serve.experiments import Traffic
 from serve.figures import Figures
 from serve.health import Health
+from serve.models import Opened, ServedModel
 from serve.served import ServedSurface, make_ready
 from serve.settings import Settings
 from serve.workers import Workers
@@ -48,6 +50,17 @@ class Forgetful(Protocol):
         ...
 
 
+class Former(NamedTuple):
+    """The model before the one that serves, and the surfaces as they were ready for it."""
+
+    model: ServedModel
+    served: Mapping[str, ServedSurface]
+
+    def without(self, names: Sequence[str]) -> Former:
+        """The same without surfaces that would have to be made ready anew."""
+        return self._replace(served={name: each for name, each in self.served.items() if name not in names})
+
+
 class Services:
     """Everything that a request needs, made once. Use it inside `async with services.running():`."""
 
@@ -64,20 +77,20 @@ class Services:
 
         Raises ConfigError where there is no such folder.
         """
-        self.ledger, self.engine, self.registry = ledger, engine, registry
-        self.calibrations, self.adapters = calibrations, Adapters(engine, adapters)
+        self.ledger, self.registry = ledger, registry
         self.figures = Figures()
         self.settings = settings = settings or Settings()
-        limits = Limits(settings.batch_slots, settings.queue_slots, settings.gather_ms / 1000)
-        self.batcher = Batcher(engine, limits, figures=self.figures)
-        self.health = Health(self.batcher, engine)
+        self.adapter_folder = adapters
+        self.model = self.model_of(engine.model_version.partition("@")[0], Opened(engine, calibrations))
+        self.former: Former | None = None
+        self.leaving = False
         room = settings.retrieval_room
         self.retrieval = Workers("retrieval", threads=settings.retrieval_threads, room=room)
         self.composing = Workers("composing", threads=1, room=room)
         self.ingestion = Workers("ingestion", threads=2, room=settings.ingestion_room)
         self.writing = Lock()
         self.traffic = Traffic(ledger)
-        self.figures.watch(engine, self.traffic)
+        self.figures.watch(lambda: self.engine.cache_stats, self.traffic)
         self._served: Mapping[str, ServedSurface] = {}
         self._changing = RLock()
 
@@ -109,13 +122,44 @@ class Services:
         services.become(registry, progress, refuse)
         return services
 
+    @property
+    def engine(self) -> Engine:
+        """The engine that serves now. A request asks the one of its surface."""
+        return self.model.engine
+
+    @property
+    def batcher(self) -> Batcher:
+        """The queue before it."""
+        return self.model.batcher
+
+    @property
+    def health(self) -> Health:
+        """Whether it answers."""
+        return self.model.health
+
+    @property
+    def adapters(self) -> Adapters:
+        """Its adapters."""
+        return self.model.adapters
+
+    def model_of(self, name: str, opened: Opened) -> ServedModel:
+        """A model with what belongs to it, that takes no work yet. Raises ConfigError for no folder of adapters."""
+        engine, settings = opened.engine, self.settings
+        limits = Limits(settings.batch_slots, settings.queue_slots, settings.gather_ms / 1000)
+        batcher = Batcher(engine, limits, figures=self.figures)
+        adapters = Adapters(engine, self.adapter_folder)
+        return ServedModel(name, engine, batcher, adapters, opened.calibrations)
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Takes requests until it is left."""
-        async with self.traffic.running(), self.batcher.running():
+        async with self.traffic.running():
+            await self.model.start()
             try:
                 yield
             finally:
+                for model in (self.model, *([self.former.model] if self.former else [])):
+                    await model.stop(wait_s=0.0)
                 self.retrieval.close()
                 self.composing.close()
                 self.ingestion.close()
@@ -163,7 +207,7 @@ class Services:
                 if progress:
                     progress(f"fitting the sources of '{name}'")
                 try:
-                    served[name] = self.ready(declared)
+                    served[name] = self.ready(declared, self.model)
                     changed.append(name)
                 except PrismrankError as error:
                     if refuse is None:
@@ -172,6 +216,39 @@ class Services:
                     registry = self._as_before(name, registry, served)
             self.registry, self._served = registry, served
             return changed
+
+    def exchange(self, model: ServedModel) -> Former | None:
+        """Serves every surface with another model, from one request to the next; returns the model that is let go.
+
+        Raises PrismrankError for a model that cannot rank one of the surfaces, and then everything stays as it was.
+        """
+        with self._changing:
+            served = {name: self._with(model, name, each) for name, each in self._served.items()}
+            let_go, self.former = self.former, Former(self.model, self._served)
+            self.model, self._served = model, served
+        return let_go
+
+    def go_back(self) -> None:
+        """Serves with the former model again; it and the one that served change places. Raises ConfigError for none."""
+        with self._changing:
+            if self.former is None:
+                raise ConfigError("there is no former model to go back to: the server has not changed it yet")
+            model, kept = self.former
+            for name in self._served:
+                model.adapters.load(self.registry.declared(name))
+            served = {
+                name: kept[name] if self._stands(kept.get(name), each) else self._with(model, name, each)
+                for name, each in self._served.items()
+            }
+            self.former = Former(self.model, self._served)
+            self.model, self._served = model, served
+
+    def _stands(self, kept: ServedSurface | None, now: ServedSurface) -> bool:
+        return kept is not None and kept.version == now.version
+
+    def _with(self, model: ServedModel, name: str, before: ServedSurface) -> ServedSurface:
+        """A surface that is served, ready for another model."""
+        return self.ready(self.registry.declared(name), model, before)
 
     def _adapt(self, declared: Declared, refuse: Refuse | None) -> None:
         """Takes in the adapter of a surface that goes on, where it changed; a wrong one leaves what was loaded."""
@@ -197,10 +274,16 @@ class Services:
         self.traffic.log.forget(member_id)
         with self.writing:
             erased = self.ledger.erase(member_id)
-        if isinstance(self.engine, Forgetful):
-            self.engine.forget()
+        former = [self.former.model] if self.former else []
+        for model in (self.model, *former):
+            if isinstance(model.engine, Forgetful):
+                model.engine.forget()
+        if self.former:
+            self.former = self.former.without(
+                [name for name, each in self.former.served.items() if each.knows(member_id)]
+            )
         for name, served in list(self._served.items()):
-            if member_id in served.retrieval.people:
+            if served.knows(member_id):
                 self.prepare(name)
         return erased
 
@@ -214,22 +297,26 @@ class Services:
 
     def prepare(self, name: str) -> ServedSurface:
         """Fits the sources of a registered surface to the ledger as it is now."""
-        ready = self.ready(self.registry.declared(name))
         with self._changing:
+            ready = self.ready(self.registry.declared(name), self.model)
             self._served = {**self._served, name: ready}
+            self.former = self.former.without([name]) if self.former else None
         return ready
 
-    def ready(self, declared: Declared) -> ServedSurface:
-        """A surface with its sources fitted to the ledger and its adapter loaded, not yet served."""
-        self.adapters.load(declared)
-        check_answers(declared.spec, self._first_token)
-        calibration = self.calibrations.of(declared.spec, declared.version) if self.calibrations else None
-        return make_ready(declared, self.ledger, self.engine, calibration=calibration)
+    def ready(self, declared: Declared, model: ServedModel, before: ServedSurface | None = None) -> ServedSurface:
+        """A surface with its sources fitted to the ledger and its adapter loaded, not yet served.
 
-    def _first_token(self, word: str) -> tuple[int, ...]:
-        """Where the engine reads the answer `word`."""
-        leaf = PromptNode((Piece(word),), answers=(word,))
-        return self.engine.read(PromptTree((leaf,))).nodes[0].answers
+        `before` is the same surface, ready for another model.
+        """
+        model.adapters.load(declared)
+        check_answers(declared.spec, partial(_first_token, model.engine))
+        return make_ready(declared, self.ledger, model, before)
+
+
+def _first_token(engine: Engine, word: str) -> tuple[int, ...]:
+    """Where the engine reads the answer `word`."""
+    leaf = PromptNode((Piece(word),), answers=(word,))
+    return engine.read(PromptTree((leaf,))).nodes[0].answers
 
 
 def _current(request: Request) -> Services:

@@ -33,6 +33,8 @@ class Settings(Strict):
     retrieval_room: int = Field(256, ge=1, le=100_000, description="Requests that may wait for them; beyond, 503.")
     ingestion_room: int = Field(256, ge=1, le=100_000, description="Writes that may wait; beyond, 503.")
 
+    drain_s: float = Field(3.0, ge=0, le=600, description="After SIGTERM, what still comes is taken in for so long.")
+
     @classmethod
     def load(cls, path: Path) -> Self:
         """The settings of a YAML file. Raises ConfigError that names file, setting, and what would be right."""

@@ -15,7 +15,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.doors import place_of
-from serve.figures import Figures
+from serve.services import Services
 
 access = logging.getLogger("prismrank.access")
 
@@ -27,8 +27,8 @@ GONE = 499
 class Watch:
     """The outermost middleware."""
 
-    def __init__(self, app: ASGIApp, figures: Figures) -> None:
-        self.app, self.figures = app, figures
+    def __init__(self, app: ASGIApp, services: Services) -> None:
+        self.app, self.services = app, services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on; its answer gets an id, `x-request-id`, that the log names."""
@@ -41,7 +41,10 @@ class Watch:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                if self.services.leaving:  # whoever comes again shall find another server
+                    headers["connection"] = "close"
             await send(message)
 
         try:
@@ -50,7 +53,7 @@ class Watch:
             seconds = time.perf_counter() - began
             method = scope["method"] if scope["method"] in METHODS else "other"
             route = place_of(scope["method"], scope["path"]).route
-            self.figures.answered(route, method, status, seconds)
+            self.services.figures.answered(route, method, status, seconds)
             key = scope.get("key")
             told = {"request": request_id, "method": method, "route": route, "status": status}
             more = {"ms": round(1000 * seconds, 1), "key": key.name if key else None}

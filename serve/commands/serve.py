@@ -13,6 +13,7 @@ from serve.commands.parts import (
     LedgerUrl,
     ModelFolder,
     SurfaceFolder,
+    model_folder,
     open_calibrations,
     open_engine,
     open_ledger,
@@ -26,6 +27,10 @@ def serve(
     model: ModelFolder = SHIPPED_MODEL,
     surfaces: SurfaceFolder = None,
     adapters: AdapterFolder = None,
+    models: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A folder of model folders; `PUT /v1/model` changes to one of them."),
+    ] = None,
     host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 is every one.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="The port; 0 takes any that is free.")] = 8000,
     cache_mb: Annotated[
@@ -42,22 +47,31 @@ def serve(
     ] = None,
 ) -> None:
     """Serve rankings over HTTP, until Ctrl-C. The API's pages are at /docs."""
+    from prompts.errors import ConfigError
     from serve import server
     from serve.doors import check_host
     from serve.keys import Keys
+    from serve.models import Opened, Shelf
     from serve.services import Services
     from serve.settings import Settings
 
     known = Keys.load(keys) if keys else Keys()
     check_host(host, known)
     limits = Settings.load(settings) if settings else Settings()
+    if models and not models.is_dir():
+        raise ConfigError(f"{models}: no such folder; give one that holds a folder for each model")
+
+    def read(folder: Path) -> Opened:
+        engine = open_engine(str(folder), cache_bytes=cache_mb << 20, precision=precision)
+        return Opened(engine, open_calibrations(str(folder)))
+
     with server.bind(host, port) as bound, open_ledger(ledger) as opened:
         with steps("reading the surfaces") as step:
             registry = open_registry(surfaces)
             step("loading the model")
-            engine = open_engine(model, cache_bytes=cache_mb << 20, precision=precision)
-            services = Services.open(opened, engine, registry, step, open_calibrations(model), adapters, limits)
+            engine, calibrations = read(model_folder(model))
+            services = Services.open(opened, engine, registry, step, calibrations, adapters, limits)
         if opened.note:
             typer.echo(f"the ledger: {opened.note}", err=True)
         typer.echo(f"prismrank serves at {server.address(bound)}; Ctrl-C ends it", err=True)
-        server.serve(services, bound, surfaces, known)
+        server.serve(services, bound, surfaces, known, Shelf(read, models))

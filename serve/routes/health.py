@@ -35,7 +35,10 @@ async def livez() -> Alive:
 
 @router.get("/readyz", responses=responses(HTTPStatus.SERVICE_UNAVAILABLE))
 async def readyz(services: CurrentServices) -> Ready:
-    """The engine answers: it is asked to score a tiny tree, at most once a second."""
+    """The engine answers: it is asked to score a tiny tree, at most once a second. Not while the server shuts down."""
+    if services.leaving:
+        detail = "the server is shutting down; what it has taken in gets its answer"
+        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"})
     if not await services.health.ready():
         detail = "the engine does not answer (or still warms up); rankings fall back to retrieval order"
         raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"})

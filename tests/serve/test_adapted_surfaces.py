@@ -21,7 +21,7 @@ from foundation.tokenizer import TextEncoder
 from prompts.errors import ConfigError, SpecError
 from serve.batcher import Batcher, Limits, Scored
 from serve.cli import main
-from serve.fallback import DegradedError
+from serve.degraded import DegradedError
 from serve.live import Live
 from serve.pipeline import write
 from serve.schemas import RankRequest

@@ -13,7 +13,7 @@ import pytest
 from foundation.engine.base import LeafScores, TokenTree
 from prompts.errors import CapacityError
 from serve.batcher import FAILURES, Batcher, Limits, Pace, Scored
-from serve.fallback import DegradedError
+from serve.degraded import DegradedError
 from tests.serve.conftest import Controlled, tree_of
 
 

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -20,6 +15,7 @@ from surfaces.ledger.exposures import Exposure, Placement
 from surfaces.ledger.records import Item, Member
 from surfaces.ledger.store import Ledger
 from tests.serve.conftest import Client, Controlled, Reply, fill
+from tests.serve.processes import running
 
 LIKE = {"member_id": "m1", "item_id": "f3", "surface": "movies", "action": "like", "timestamp": 9e8}
 
@@ -152,25 +148,6 @@ def test_erasing_empties_the_cache(client: Client, engine: Controlled) -> None:
     assert engine.engine.cache_stats.bytes < held
 
 
-SERVER = """
-import sys
-from pathlib import Path
-from serve.server import bind, serve
-from serve.services import Services
-from surfaces.ledger.store import Ledger
-from surfaces.registry import Registry
-from tests.conftest import TEXTS, tiny_config
-from foundation import model as models, tokenizer
-from foundation.engine.torch import TorchEngine
-from foundation.tokenizer import TextEncoder
-encoder = TextEncoder(tokenizer.train(list(TEXTS) * 50, 512))
-engine = TorchEngine(models.build(tiny_config(vocab_size=len(encoder.tokenizer))), encoder, "tiny@random")
-with bind("127.0.0.1", 0) as bound, Ledger.open(sys.argv[1]) as ledger:
-    print(bound.getsockname()[1], flush=True)
-    serve(Services(ledger, engine, Registry.shipped()), bound)
-"""
-
-
 def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
     """The process is killed under writers: each acknowledged event is there once, any other once or not at all."""
     url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
@@ -180,10 +157,10 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
     acknowledged: set[str] = set()
     sent: set[str] = set()
     for life in range(3):
-        with running(url) as port:
+        with running(url) as server:
             deadline = time.monotonic() + 0.15 + 0.1 * life
 
-            def write(writer: int, life: int = life, port: int = port, deadline: float = deadline) -> None:
+            def write(writer: int, life: int = life, port: int = server.port, deadline: float = deadline) -> None:
                 for number in range(10_000):
                     name = f"{life}-{writer}-{number}"
                     sent.add(name)
@@ -202,7 +179,7 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
             with ThreadPoolExecutor(4) as pool:
                 writers = [pool.submit(write, writer) for writer in range(4)]
                 time.sleep(max(0.0, deadline - time.monotonic()))
-                os.kill(running.process.pid, signal.SIGKILL)
+                server.process.kill()
                 for each in writers:
                     each.result()
     with Ledger.open(url) as ledger:
@@ -210,47 +187,6 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
         assert len(kept) == len(set(kept)) == ledger.counts().events - before
     assert acknowledged, "something was acknowledged"
     assert acknowledged <= set(kept), "nothing that was acknowledged is lost"
-
-
-class running:  # noqa: N801 - reads as a verb
-    """A server in a process of its own; gives its port when it answers."""
-
-    process: subprocess.Popen[str]
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    def __enter__(self) -> int:
-        command = [sys.executable, "-c", SERVER, self.url]
-        running.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        assert running.process.stdout
-        port = int(running.process.stdout.readline())
-        until(lambda: answers(port))
-        return port
-
-    def __exit__(self, *_: object) -> None:
-        running.process.kill()
-        running.process.wait()
-        assert running.process.stdout
-        running.process.stdout.close()
-
-
-def answers(port: int) -> bool:
-    connection = HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", "/livez")
-        return connection.getresponse().status == 200
-    except OSError:
-        return False
-    finally:
-        connection.close()
-
-
-def until(true: Callable[[], bool], limit_s: float = 30.0) -> None:
-    end = time.monotonic() + limit_s
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_services_hold_no_erased_person(services: Services, ledger: Ledger) -> None:
