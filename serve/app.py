@@ -14,7 +14,7 @@ from serve.doors import Doors
 from serve.keys import Keys
 from serve.live import Live
 from serve.models import Shelf
-from serve.routes import health, ledger, metrics, model, rank, surfaces
+from serve.routes import embeddings, health, ledger, metrics, model, rank, rerank, surfaces
 from serve.services import Services
 from serve.switch import Switch
 from serve.watch import Watch
@@ -53,8 +53,8 @@ def create_app(
     keys = keys or Keys()
     app.state.services, app.state.live, app.state.switch, app.state.keys = services, live, switch, keys
     problems.install(app)
-    for router in (rank.router, surfaces.router, model.router, ledger.router, health.router, metrics.router):
-        app.include_router(router)
+    for part in (rank, surfaces, rerank, embeddings, model, ledger, health, metrics):
+        app.include_router(part.router)
     app.add_middleware(Doors, keys=keys)
     app.add_middleware(Watch, services=services)
     return app

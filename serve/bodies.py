@@ -101,6 +101,8 @@ LISTS: Mapping[tuple[str, ...], str] = {
     ("items",): "max_rows",
     ("members",): "max_rows",
     ("requests",): "max_batch",
+    ("documents",): "max_candidates",
+    ("input",): "max_inputs",
 }
 """Which setting bounds which list of a body."""
 

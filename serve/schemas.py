@@ -184,9 +184,37 @@ class MembersRequest(Strict):
     members: list[MemberIn] = Field(min_length=1)
 
 
+class RerankRequest(Strict):
+    """Texts to rank for a query, in the shape of Cohere's and Jina's APIs."""
+
+    model: str = Field(
+        default="documents",
+        min_length=1,
+        max_length=64,
+        description="the surface that ranks; `documents` comes with us",
+    )
+    query: str = Field(min_length=1, examples=["films about space"])
+    documents: list[str | Attributes] = Field(
+        min_length=1, description="texts; or objects, whose fields the surface's template reads (`text`, `title`)"
+    )
+    top_n: int | None = Field(default=None, ge=1, description="so many results; default: all")
+    return_documents: bool = Field(default=False, description="give each result its document")
+
+
+class EmbeddingRequest(Strict):
+    """Texts to make vectors of, in the shape of OpenAI's API."""
+
+    model: str = Field(min_length=1, max_length=128, description="the model that serves, by its name or its version")
+    input: str | list[str] = Field(description="a text or texts, none of them empty")
+    encoding_format: Literal["float", "base64"] = Field(
+        default="float", description="numbers, or their bytes: float32, the lowest byte first"
+    )
+    dimensions: int | None = Field(default=None, ge=1, description="how long the vectors are; the model's own, or none")
+
+
 _BODIES: tuple[type[BaseModel], ...] = (
     BatchRequest, RankRequest, InlineMember, TimelineEvent, InlineCandidate, EventsRequest, EventIn, ItemsRequest,
-    ItemIn, MembersRequest, MemberIn,
+    ItemIn, MembersRequest, MemberIn, RerankRequest, EmbeddingRequest,
 )  # fmt: skip
 FIELDS = frozenset(name for model in _BODIES for name in model.model_fields)
 """Every key that a request may have by this module's word, and so may be named in an error."""

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from prompts.verbalize import TrunkForm
 from serve.models import ServedModel
 from surfaces.calibrated import CalibratedSurface
+from surfaces.ledger.records import Item
 from surfaces.ledger.store import Ledger
 from surfaces.policies.base import Entry, Policy, PolicyKind
 from surfaces.registry import Declared
 from surfaces.routing import Router
 from surfaces.sources.base import Materials
-from surfaces.sources.fit import fit_anew, fit_sources, interactions_of
+from surfaces.sources.fit import fit_anew, fit_sources, fit_to, interactions_of
 from surfaces.sources.merge import Retrieval
 from surfaces.spec import SurfaceSpec
 from surfaces.visit import Visit
@@ -84,3 +85,9 @@ def make_ready(
     router = Router.of(spec, retrieval, materials.data.clock)
     about = (spec, declared.form, declared.version, retrieval, policies, declared.text, router)
     return ServedSurface(*about, model, calibration)
+
+
+def over(surface: ServedSurface, items: Sequence[Item], ledger: Ledger) -> ServedSurface:
+    """The surface for one request that brings all there is to rank: its sources know these items and no others."""
+    retrieval = fit_to(items, surface.spec, ledger, surface.model.engine)
+    return replace(surface, retrieval=retrieval, router=Router.of(surface.spec, retrieval, ledger.clock))

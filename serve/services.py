@@ -88,6 +88,7 @@ class Services:
         self.retrieval = Workers("retrieval", threads=settings.retrieval_threads, room=room)
         self.composing = Workers("composing", threads=1, room=room)
         self.ingestion = Workers("ingestion", threads=2, room=settings.ingestion_room)
+        self.embedding = Workers("embedding", threads=1, room=settings.embedding_room)
         self.writing = Lock()
         self.traffic = Traffic(ledger)
         self.figures.watch(lambda: self.engine.cache_stats, self.traffic)
@@ -160,9 +161,8 @@ class Services:
             finally:
                 for model in (self.model, *([self.former.model] if self.former else [])):
                     await model.stop(wait_s=0.0)
-                self.retrieval.close()
-                self.composing.close()
-                self.ingestion.close()
+                for workers in (self.retrieval, self.composing, self.ingestion, self.embedding):
+                    workers.close()
 
     def surface_names(self) -> list[str]:
         """The surfaces that are ready, by name."""

@@ -26,6 +26,7 @@ class Settings(Strict):
     max_timeline: int = Field(10_000, ge=1, le=100_000, description="Events of an inline member.")
     max_rows: int = Field(1_000, ge=1, le=100_000, description="Events, items or members in one write.")
     max_batch: int = Field(64, ge=1, le=1_000, description="Rankings in one `rank:batch`.")
+    max_inputs: int = Field(256, ge=1, le=10_000, description="Texts in one call of `/v1/embeddings`.")
     batch_slots: int = Field(16_384, ge=64, le=1 << 24, description="Slots in a forward: tokens, or vectors.")
     queue_slots: int = Field(65_536, ge=64, le=1 << 28, description="Slots that may wait; beyond, slates are degraded.")
     gather_ms: float = Field(2.0, ge=0, le=1_000, description="How long a forward waits for company.")
@@ -33,6 +34,7 @@ class Settings(Strict):
     retrieval_room: int = Field(256, ge=1, le=100_000, description="Requests that may wait for them; beyond, 503.")
     ingestion_room: int = Field(256, ge=1, le=100_000, description="Writes that may wait; beyond, 503.")
 
+    embedding_room: int = Field(64, ge=1, le=100_000, description="Calls that may wait for vectors; beyond, 503.")
     drain_s: float = Field(3.0, ge=0, le=600, description="After SIGTERM, what still comes is taken in for so long.")
 
     @classmethod

@@ -178,6 +178,12 @@ class Materials:
         vars(found)["reading"] = self.reading
         return found
 
+    def reads(self, items: Sequence[Item]) -> Materials:
+        """The same where the items, in the order of `data.item_ids`, need not be in the ledger."""
+        found = replace(self)
+        vars(found.reading)["items"] = items
+        return found
+
     def without_model(self) -> Materials:
         """The same for a source that asks no model."""
         found = replace(self, engine=None)

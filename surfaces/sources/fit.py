@@ -8,10 +8,12 @@ from typing import cast
 
 import numpy as np
 
+from foundation.engine.base import Engine
 from foundation.wheels import cache_folder
 from surfaces.filters.base import FilterKind
 from surfaces.filters.seen import SeenFilter
 from surfaces.kinds import kinds
+from surfaces.ledger.records import Item
 from surfaces.ledger.store import Ledger
 from surfaces.policies.seen import SeenPolicy
 from surfaces.sources.base import NOTHING, Interactions, Learner, Materials, Source, SourceKind
@@ -49,6 +51,16 @@ def fit_anew(before: Retrieval, materials: Materials) -> Retrieval:
     vectors = materials.vectors if surface.reads_vectors else None
     told = evidence_only(materials) if any(map(_of_model, surface.evidence)) else before
     return replace(before, sources=fitted, vectors=vectors, advisers=told.advisers, overall=told.overall)
+
+
+def fit_to(items: Sequence[Item], surface: SurfaceSpec, ledger: Ledger, engine: Engine) -> Retrieval:
+    """The surface's sources over these items alone, of which nobody has chosen any: such as a request brings.
+
+    Raises ConfigError as `fit_sources` does.
+    """
+    names = tuple(item.item_id for item in items)
+    data = Interactions(names, {name: place for place, name in enumerate(names)}, (), (), (), ledger.clock)
+    return fit_sources(Materials(surface, data, ledger, engine).reads(items))
 
 
 def fit_source(kind: SourceKind, materials: Materials) -> Fitted:
