@@ -43,7 +43,7 @@ class Result(BaseModel):
 
     index: int = Field(description="which of the documents, counted from 0")
     relevance_score: float = Field(
-        description="what the surface thinks of it: a probability on `documents`; where degraded, its place alone"
+        description="its utility, a probability as a rule, where the model alone orders; else it falls with the place"
     )
     document: dict[str, JsonValue] | None = Field(default=None, exclude_if=lambda value: value is None)
 
@@ -150,11 +150,11 @@ def _prepared(
 
 
 def _results(reply: RankReply, body: RerankRequest) -> list[Result]:
-    """In the order of the slate. Where the model had no part, the score falls evenly with the place."""
-    found = []
+    """In the order of the slate. Where that is not the model's alone, the score falls evenly with the place."""
+    found, alone = [], reply.route == "foundation"
     for entry in reply.slate:
-        place = int(entry.item_id)
-        score = 1 - entry.rank / (len(body.documents) + 1) if entry.utility is None else entry.utility
+        place, falling = int(entry.item_id), 1 - entry.rank / (len(body.documents) + 1)
+        score = entry.utility if alone and entry.utility is not None else falling
         told = _attributes(body.documents[place]) if body.return_documents else None
         found.append(Result(index=place, relevance_score=score, document=told))
     return found

@@ -91,6 +91,7 @@ def test_jinas_shape(shared: Client) -> None:
 def test_a_reranking_is_the_ranking_of_the_surface(shared: Client) -> None:
     """The scores are those of the documents as candidates of `documents`, but for what its sources know of them."""
     text = shared.ask("GET", "/v1/surfaces/documents").json["text"].replace("evidence: [bm25]\n", "")
+    text = text[: text.index("routing:")]
     named = text.replace("surface: documents", "surface: plain")
     assert shared.ask("PUT", "/v1/surfaces/plain", named.encode()).status in (200, 201)
     body = {"model": "plain", "query": QUERY, "documents": DOCUMENTS}
