@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 
 from serve import problems
 from serve.doors import Doors
@@ -25,6 +26,9 @@ One mixture-of-experts decoder ranks candidates for every surface that a YAML fi
 Every ranking comes back in time: past the deadline, over the model's capacity or without the model it is the retrieval
 order, marked `degraded` with the reason. Every error is a problem (RFC 9457, `application/problem+json`).
 """
+
+SILENT: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+"""FastAPI's own spans tell the path, which may name a member; `serve.traces` has ours."""
 
 
 def create_app(
@@ -49,7 +53,9 @@ def create_app(
                     await warming
                 await switch.close()
 
-    app = FastAPI(title="prismrank", version="1", description=DESCRIPTION, lifespan=life, redirect_slashes=False)
+    app = FastAPI(
+        title="prismrank", version="1", description=DESCRIPTION, lifespan=life, redirect_slashes=False, telemetry=SILENT
+    )
     keys = keys or Keys()
     app.state.services, app.state.live, app.state.switch, app.state.keys = services, live, switch, keys
     problems.install(app)

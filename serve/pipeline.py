@@ -56,7 +56,7 @@ async def rank(request: RankRequest, name: str, services: Services, arrived: flo
 
 async def rank_on(surface: ServedSurface, request: RankRequest, services: Services, arrived: float) -> RankReply:
     """`rank`, on a surface that is ready; its model is in use."""
-    watch, prompt, reason = Stopwatch(arrived), None, None
+    watch, prompt, reason = Stopwatch(arrived, services.traces), None, None
     name, model = surface.spec.surface, surface.model
     deadline = arrived + (request.deadline_ms or surface.spec.fallback.deadline_ms) / 1000
     with watch.part("retrieve"):

@@ -24,6 +24,7 @@ from serve.health import Health
 from serve.models import Opened, ServedModel
 from serve.served import ServedSurface, make_ready
 from serve.settings import Settings
+from serve.traces import Traces
 from serve.workers import Workers
 from surfaces.adapters import Adapters
 from surfaces.calibrated import Calibrations
@@ -78,7 +79,7 @@ class Services:
         Raises ConfigError where there is no such folder.
         """
         self.ledger, self.registry = ledger, registry
-        self.figures = Figures()
+        self.figures, self.traces = Figures(), Traces()
         self.settings = settings = settings or Settings()
         self.adapter_folder = adapters
         self.model = self.model_of(engine.model_version.partition("@")[0], Opened(engine, calibrations))

@@ -8,15 +8,19 @@ from contextlib import contextmanager
 from typing import Literal
 
 from serve.schemas import Timing
+from serve.traces import Traces
 
 Part = Literal["retrieve", "compose", "queue", "score"]
 
 
 class Stopwatch:
-    """Adds up a request's parts, in seconds of the event loop's clock. It runs from the request's arrival."""
+    """Adds up a request's parts, in seconds of the event loop's clock. It runs from the request's arrival.
 
-    def __init__(self, arrived: float) -> None:
-        self.arrived = arrived
+    Each part is a span of the traces.
+    """
+
+    def __init__(self, arrived: float, traces: Traces) -> None:
+        self.arrived, self.traces = arrived, traces
         self.parts: dict[Part, float] = {"retrieve": 0.0, "compose": 0.0, "queue": 0.0, "score": 0.0}
 
     @contextmanager
@@ -24,7 +28,8 @@ class Stopwatch:
         """Times what happens inside, however it ends."""
         began = _now()
         try:
-            yield
+            with self.traces.part(name):
+                yield
         finally:
             self.parts[name] += _now() - began
 

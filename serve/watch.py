@@ -11,11 +11,12 @@ import time
 import uuid
 from datetime import UTC, datetime
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.doors import place_of
 from serve.services import Services
+from serve.traces import ended
 
 access = logging.getLogger("prismrank.access")
 
@@ -47,17 +48,22 @@ class Watch:
                     headers["connection"] = "close"
             await send(message)
 
-        try:
-            await self.app(scope, receive, out)
-        finally:
-            seconds = time.perf_counter() - began
-            method = scope["method"] if scope["method"] in METHODS else "other"
-            route = place_of(scope["method"], scope["path"]).route
-            self.services.figures.answered(route, method, status, seconds)
-            key = scope.get("key")
-            told = {"request": request_id, "method": method, "route": route, "status": status}
-            more = {"ms": round(1000 * seconds, 1), "key": key.name if key else None}
-            access.info("request", extra={"fields": {**told, **more}})
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        route = place_of(scope["method"], scope["path"]).route
+        with self.services.traces.request(method, route, Headers(scope=scope)) as span:
+            try:
+                await self.app(scope, receive, out)
+            finally:
+                ended(span, status)
+                self._tell(scope, request_id, method, route, status, time.perf_counter() - began)
+
+    def _tell(self, scope: Scope, request_id: str, method: str, route: str, status: int, seconds: float) -> None:
+        """Counts a request, and writes its line."""
+        self.services.figures.answered(route, method, status, seconds)
+        key = scope.get("key")
+        told = {"request": request_id, "method": method, "route": route, "status": status}
+        more = {"ms": round(1000 * seconds, 1), "key": key.name if key else None}
+        access.info("request", extra={"fields": {**told, **more}})
 
 
 class JsonLines(logging.Formatter):

@@ -42,6 +42,10 @@ def serve(
     keys: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Only keys of this file come in; `prismrank keys` makes them.")
     ] = None,
+    traces: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Send spans to this OpenTelemetry collector (OTLP over HTTP, …/v1/traces)."),
+    ] = None,
     settings: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Limits, as YAML (docs/serving.md lists them).")
     ] = None,
@@ -54,10 +58,12 @@ def serve(
     from serve.models import Opened, Shelf
     from serve.services import Services
     from serve.settings import Settings
+    from serve.traces import Traces, exporting
 
     known = Keys.load(keys) if keys else Keys()
     check_host(host, known)
     limits = Settings.load(settings) if settings else Settings()
+    provider = exporting(traces) if traces else None
     if models and not models.is_dir():
         raise ConfigError(f"{models}: no such folder; give one that holds a folder for each model")
 
@@ -71,6 +77,7 @@ def serve(
             step("loading the model")
             engine, calibrations = read(model_folder(model))
             services = Services.open(opened, engine, registry, step, calibrations, adapters, limits)
+        services.traces = Traces(provider)
         if opened.note:
             typer.echo(f"the ledger: {opened.note}", err=True)
         typer.echo(f"prismrank serves at {server.address(bound)}; Ctrl-C ends it", err=True)

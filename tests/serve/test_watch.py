@@ -7,6 +7,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -155,3 +156,26 @@ def test_a_trace_is_in_its_line(lines: pytest.LogCaptureFixture) -> None:
     line = JsonLines().format(lines.records[-1])
     assert "\n" not in line
     assert json.loads(line)["trace"].endswith("ValueError: wrong")
+
+
+def test_the_dashboard_asks_for_figures_that_there_are(client: Client, engine: Controlled) -> None:
+    """Every figure, and every label that it is told by, is one that `/metrics` has after a little traffic."""
+    client.rank(member_id="m1", k=2, deadline_ms=20_000)
+    engine.error = RuntimeError("gone")
+    client.rank(member_id="m1", k=2, deadline_ms=20_000)
+    known: dict[str, set[str]] = {}
+    for name, labels in figures(client):
+        known.setdefault(name, set()).update(key for key, _ in labels)
+    panels = json.loads(Path("docs/grafana.json").read_text())["panels"]
+    asked = [target["expr"] for panel in panels for target in panel["targets"]]
+    assert len(asked) > 15
+    for expression in asked:
+        names = set(re.findall(r"prismrank_\w+", expression))
+        assert names <= set(known), expression
+        grouped = {label for found in re.findall(r"by \(([^)]*)\)", expression) for label in found.split(", ")}
+        labels = set(re.findall(r"[{ ](\w+)(?:=~|!=|=)\"", expression)) | grouped
+        assert labels <= set().union(*(known[name] for name in names)), expression
+    told = {name.removesuffix("_bucket") for expression in asked for name in re.findall(r"prismrank_\w+", expression)}
+    assert {re.sub(r"_(sum|count|bucket)$", "", name) for name in known if name.startswith("prismrank_")} <= {
+        re.sub(r"_(sum|count|bucket)$", "", name) for name in told
+    }
