@@ -15,6 +15,7 @@ from serve.doors import Doors
 from serve.keys import Keys
 from serve.live import Live
 from serve.models import Shelf
+from serve.refit import refitting
 from serve.routes import embeddings, health, ledger, metrics, model, rank, rerank, surfaces
 from serve.services import Services
 from serve.switch import Switch
@@ -43,7 +44,7 @@ def create_app(
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
-        async with services.running(), live.running():
+        async with services.running(), live.running(), refitting(services, 60 * services.settings.refit_minutes):
             warming = asyncio.create_task(services.health.warm_up(), name="warm-up")
             try:
                 yield

@@ -36,6 +36,7 @@ ROUTES: Mapping[str, Mapping[str, Needs]] = {
     "/v1/surfaces/{surface}": {"GET": "rank", "PUT": "admin", "DELETE": "admin"},
     "/v1/surfaces/{surface}/versions": {"GET": "rank"},
     "/v1/surfaces/{surface}/rollback": {"POST": "admin"},
+    "/v1/surfaces/{surface}/refit": {"POST": "admin"},
     "/v1/surfaces/{surface}/preview": {"POST": "rank"},
     "/v1/surfaces/{surface}/rank": {"POST": "rank"},
     "/v1/surfaces/{surface}/rank:batch": {"POST": "rank"},

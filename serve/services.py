@@ -297,12 +297,15 @@ class Services:
         return True
 
     def prepare(self, name: str) -> ServedSurface:
-        """Fits the sources of a registered surface to the ledger as it is now."""
-        with self._changing:
-            ready = self.ready(self.registry.declared(name), self.model)
-            self._served = {**self._served, name: ready}
-            self.former = self.former.without([name]) if self.former else None
-        return ready
+        """Fits the sources of a registered surface to the ledger as it is now, beside the requests."""
+        while True:
+            declared, model = self.registry.declared(name), self.model
+            ready = self.ready(declared, model)
+            with self._changing:
+                if model is self.model and declared == self.registry.declared(name):
+                    self._served = {**self._served, name: ready}
+                    self.former = self.former.without([name]) if self.former else None
+                    return ready
 
     def ready(self, declared: Declared, model: ServedModel, before: ServedSurface | None = None) -> ServedSurface:
         """A surface with its sources fitted to the ledger and its adapter loaded, not yet served.

@@ -35,6 +35,7 @@ class Settings(Strict):
     ingestion_room: int = Field(256, ge=1, le=100_000, description="Writes that may wait; beyond, 503.")
 
     embedding_room: int = Field(64, ge=1, le=100_000, description="Calls that may wait for vectors; beyond, 503.")
+    refit_minutes: float = Field(0.0, ge=0, le=100_000, description="So often sources are fitted again; 0: never.")
     drain_s: float = Field(3.0, ge=0, le=600, description="After SIGTERM, what still comes is taken in for so long.")
 
     @classmethod

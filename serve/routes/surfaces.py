@@ -141,6 +141,13 @@ async def rollback(surface: SurfaceName, body: RollbackRequest, live: CurrentLiv
     return _reply(await _changed(live.roll_back, surface, body.version))
 
 
+@router.post("/{surface}/refit", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY))
+async def refit(surface: SurfaceName, services: CurrentServices) -> SurfaceReply:
+    """Fit the surface's sources to the ledger as it is now; requests get the former ones until the new are ready."""
+    services.surface(surface)
+    return _reply(await _changed(services.prepare, surface))
+
+
 @router.post("/{surface}/preview", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY))
 async def preview(surface: SurfaceName, body: RankRequest, services: CurrentServices) -> Preview:
     """What the model reads for a request, piece by piece, with the slots that each takes. Nothing is ranked."""

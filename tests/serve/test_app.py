@@ -47,7 +47,7 @@ def test_the_document_describes_every_path_with_its_problems(shared: Client) -> 
     assert set(page["paths"]) == {
         "/v1/surfaces/{surface}/rank", "/v1/surfaces", "/v1/surfaces/{surface}", "/livez", "/readyz", "/metrics",
         "/v1/surfaces/{surface}/versions", "/v1/surfaces/{surface}/rollback", "/v1/surfaces/{surface}/preview",
-        "/v1/surfaces/{surface}/rank:batch", "/v1/model", "/v1/rerank", "/v2/rerank",
+        "/v1/surfaces/{surface}/rank:batch", "/v1/surfaces/{surface}/refit", "/v1/model", "/v1/rerank", "/v2/rerank",
         "/v1/embeddings", "/v1/model/rollback", "/v1/events", "/v1/items", "/v1/members", "/v1/members/{member_id}",
     }  # fmt: skip
     rank = page["paths"]["/v1/surfaces/{surface}/rank"]["post"]
