@@ -115,6 +115,6 @@ class Engine(Protocol):
         """All trees in one forward."""
         ...
 
-    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """[texts, d], each row of length one."""
+    def embed(self, texts: Sequence[str], salt: str = "") -> npt.NDArray[np.float32]:
+        """[texts, d], each row of length one. What is kept of them serves only the same salt (see `TokenTree`)."""
         ...

@@ -75,7 +75,8 @@ class Memory:
 class Layout:
     """Rows of one forward. `slots` [N] are token ids, or -1-i for `vectors[i]`; `positions` [N] restart at each child.
 
-    `first` is the row of each work's first slot; `adapted` are the rows of each adapter, rising.
+    `first` is the row of each work's first slot; `adapted` are the rows of each adapter, rising. `salt` is the one that
+    all works have; None where they have several.
     """
 
     slots: Integers
@@ -84,6 +85,7 @@ class Layout:
     first: list[int]
     geometry: Geometry
     adapted: dict[str, Integers]
+    salt: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,10 @@ def lay_out(forest: Forest, works: Sequence[Work], memory: Memory) -> Layout:
     above = [each for each in _above(forest, works, first, memory) if each.k_size]
     placed = np.concatenate(positions)
     geometry = Geometry(own, above, placed, placed, memory.positions)
-    return Layout(np.asarray(slots, dtype=np.int64), placed, vectors, first, geometry, _adapted(forest, works, first))
+    salts = {forest.nodes[work.node].salt for work in works}
+    salt = salts.pop() if len(salts) == 1 else None
+    adapted = _adapted(forest, works, first)
+    return Layout(np.asarray(slots, dtype=np.int64), placed, vectors, first, geometry, adapted, salt)
 
 
 def _adapted(forest: Forest, works: Sequence[Work], first: Sequence[int]) -> dict[str, Integers]:

@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -57,7 +58,7 @@ SERVING = EngineSettings(packed=True)
 
 
 class TorchEngine:
-    """Implements `Engine`. Forwards run one at a time; a vector made from a text is kept for the next request."""
+    """Implements `Engine`. Forwards run one at a time; a vector made from a text is kept for requests of its salt."""
 
     name = "torch"
 
@@ -73,7 +74,7 @@ class TorchEngine:
         self.ranker, self.encoder, self.model_version = ranker.eval(), encoder, model_version
         self.settings = settings or EngineSettings()
         self.compresses = ranker.compressor is not None
-        self._vectors: OrderedDict[tuple[int, ...], torch.Tensor] = OrderedDict()
+        self._vectors: OrderedDict[tuple[str, tuple[int, ...]], torch.Tensor] = OrderedDict()
         self._forward = threading.Lock()
         self._cache = PrefixCache(self.settings.cache_bytes)
         self._adapters = ranker.attached
@@ -86,7 +87,7 @@ class TorchEngine:
         kernel = kernel_for(ranker.device, ranker.lm.dtype, [each.window for each in asked])
         self._runner = Runner(
             reader=reader_at(self.settings.precision, ranker, asked, known=known, exact=exact),
-            embed=lambda laid: ranker.embed_slots(laid.slots, laid.vectors, self._compress),
+            embed=lambda laid: ranker.embed_slots(laid.slots, laid.vectors, partial(self._compress, salt=laid.salt)),
             kernel=kernel,
             device=ranker.device,
             cache=self._cache,
@@ -112,9 +113,10 @@ class TorchEngine:
         return self._cache.stats
 
     def forget(self) -> None:
-        """Forgets trunks, stems, and likelihoods without a trunk."""
+        """Forgets trunks, stems, likelihoods without a trunk, and vectors."""
         with self._forward:
             self._cache.clear()
+            self._vectors.clear()
             self._readout.forget()
 
     @property
@@ -161,34 +163,38 @@ class TorchEngine:
         with self._forward, torch.inference_mode():
             return self._readout.score(trees)
 
-    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    def embed(self, texts: Sequence[str], salt: str = "") -> npt.NDArray[np.float32]:
         """[texts, D], rows of length one: the compressor's vectors, or the last hidden state of each text."""
         if not texts:
             return np.zeros((0, self.ranker.hidden_size), np.float32)
         with self._forward, torch.inference_mode():
-            rows = [self._embed(texts[at : at + 256]) for at in range(0, len(texts), 256)]
+            rows = [self._embed(texts[at : at + 256], salt) for at in range(0, len(texts), 256)]
             unit_TD = torch.nn.functional.normalize(torch.cat(rows).float(), dim=-1)
         return cast(npt.NDArray[np.float32], unit_TD.cpu().numpy())
 
-    def _embed(self, texts: Sequence[str]) -> torch.Tensor:
+    def _embed(self, texts: Sequence[str], salt: str) -> torch.Tensor:
         ids = [self.encoder.encode(text) or (0,) for text in texts]
         if self.compresses:
-            return self._compress(ids)
-        forest = Forest.of([TokenTree((TokenNode(text),)) for text in ids])
+            return self._compress(ids, salt)
+        forest = Forest.of([TokenTree((TokenNode(text),), salt) for text in ids])
         ends = [Whose(place[0], len(text) - 1) for place, text in zip(forest.places, ids, strict=True)]
         return self._runner.hidden(forest, {node: (slot,) for node, slot in ends}).of(ends)
 
-    def _compress(self, texts: Sequence[tuple[int, ...]]) -> torch.Tensor:
+    def _compress(self, texts: Sequence[tuple[int, ...]], salt: str | None) -> torch.Tensor:
+        """[texts, D]. A vector is kept for texts of the same salt; where there are several (None), none is."""
         texts = [text[:MAX_TOKENS] for text in texts]
-        unknown = [text for text in texts if text not in self._vectors]
+        if salt is None:
+            return self.ranker.compress(texts)
+        keys = [(salt, text) for text in texts]
+        unknown = [key for key in dict.fromkeys(keys) if key not in self._vectors]
         if unknown:
             # one text a call would be exact too, but slow; rows of a matrix product do not mix
-            for text, vector in zip(unknown, self.ranker.compress(unknown), strict=True):
-                self._vectors[text] = vector.clone()  # a view would keep its whole batch alive
+            for key, vector in zip(unknown, self.ranker.compress([text for _, text in unknown]), strict=True):
+                self._vectors[key] = vector.clone()  # a view would keep its whole batch alive
         found = []
-        for text in texts:
-            self._vectors.move_to_end(text)
-            found.append(self._vectors[text])
+        for key in keys:
+            self._vectors.move_to_end(key)
+            found.append(self._vectors[key])
         while len(self._vectors) > VECTOR_CACHE:
             self._vectors.popitem(last=False)
         return torch.stack(found)

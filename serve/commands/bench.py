@@ -60,6 +60,22 @@ def visit(
     run(json_out, model_folder(model), rounds)
 
 
+@app.command("tenants")
+def tenants(
+    model: ModelFolder = SHIPPED_MODEL,
+    json_out: JsonFile = None,
+    pairs: Annotated[int, typer.Option(min=10, max=100_000, help="Trunks known and unknown, each.")] = 1_000,
+    threads: Threads = 1,
+) -> None:
+    """Whether one tenant can tell from times what another one has asked: cache hits, and the area under the curve."""
+    import torch
+
+    from foundation.bench.tenants import run
+
+    torch.set_num_threads(threads or torch.get_num_threads())
+    run(json_out, model_folder(model), pairs)
+
+
 @app.command("train")
 def train(model: ModelFolder = SHIPPED_MODEL, json_out: JsonFile = None) -> None:
     """Labelled leaves per second in training: trees against one leaf a sequence."""

@@ -65,7 +65,9 @@ async def embeddings(body: EmbeddingRequest, request: Request, services: Current
     model, texts = services.model, [body.input] if isinstance(body.input, str) else body.input
     _check(body, model, texts)
     with model.used():
-        rows_TD, tokens = await unless_gone(request, services.embedding.run(_embedded, model.engine, texts))
+        rows_TD, tokens = await unless_gone(
+            request, services.embedding.run(_embedded, model.engine, texts, services.ledger.tenant)
+        )
     if body.dimensions not in (None, rows_TD.shape[1]):
         _refuse("#/dimensions", f"should be {rows_TD.shape[1]}, which this model's vectors have, or left out")
     data = [Embedding(index=place, embedding=_told(row, body)) for place, row in enumerate(rows_TD)]
@@ -88,9 +90,9 @@ def _refuse(pointer: str, detail: str) -> None:
     raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"{pointer}: {detail}", errors=wrong)
 
 
-def _embedded(engine: Engine, texts: Sequence[str]) -> tuple[npt.NDArray[np.float32], int]:
+def _embedded(engine: Engine, texts: Sequence[str], salt: str) -> tuple[npt.NDArray[np.float32], int]:
     """[texts, D], and how many tokens the texts have."""
-    return engine.embed(texts), sum(engine.count(Piece(text)) for text in texts)
+    return engine.embed(texts, salt), sum(engine.count(Piece(text)) for text in texts)
 
 
 def _told(row_D: npt.NDArray[np.float32], body: EmbeddingRequest) -> list[float] | str:

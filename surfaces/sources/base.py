@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, ClassVar, Protocol, runtime_checkable
 
@@ -218,7 +218,7 @@ class Materials:
         if self.engine is None:
             name = self.surface.surface
             raise ConfigError(f"surface '{name}': the items' vectors need a model; name one")
-        return Vectors.of(self.texts, self.engine.embed)
+        return Vectors.of(self.texts, partial(self.engine.embed, salt=self.ledger.tenant))
 
 
 class SourceKind(Strict):

@@ -120,6 +120,31 @@ def test_embeddings_have_length_one(tiny_engine: TorchEngine, tiny_encoder: Text
         assert engine.embed([]).shape == (0, 48)
 
 
+def test_a_vector_is_kept_for_its_own_tenant(tiny_encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text that one tenant has had read is read anew for another, with the same result; `forget` drops it."""
+    ranker = build(tiny_config(vocab_size=len(tiny_encoder.tokenizer)))
+    engine, made = TorchEngine(ranker, tiny_encoder), list[int]()
+    compress = ranker.compress
+    monkeypatch.setattr(ranker, "compress", lambda texts: (made.append(len(texts)), compress(texts))[1])
+    texts = tuple(tuple(tiny_encoder.encode(text)) for text in ("Toy Story", "GoldenEye", "Toy Story"))
+    leaf = TokenNode((5,), 0, None, (3, 4))
+    a, b = (TokenTree((TokenNode((-1, -2, -3), vectors=texts), leaf), salt) for salt in ("a", "b"))
+    first = engine.score([a])[0].table()
+    engine.score([a])
+    assert made == [2], "each different text once"
+    assert np.abs(engine.score([b])[0].table() - first).max() <= 1e-6
+    assert made == [2, 2]
+    engine.embed(["Toy Story"], "a")
+    engine.embed(["Toy Story"])
+    assert made == [2, 2, 1]
+    engine.forget()
+    both = engine.score([a, b])
+    assert max(np.abs(scores.table() - first).max() for scores in both) <= 1e-6
+    engine.forget()
+    engine.score([a])
+    assert made[-1] == 2
+
+
 @pytest.mark.parametrize(
     ("nodes", "message"),
     [

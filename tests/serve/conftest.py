@@ -64,8 +64,8 @@ class Controlled:
     def forget(self) -> None:
         self.engine.forget()
 
-    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        return self.engine.embed(texts)
+    def embed(self, texts: Sequence[str], salt: str = "") -> npt.NDArray[np.float32]:
+        return self.engine.embed(texts, salt)
 
 
 @pytest.fixture
