@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -154,16 +155,18 @@ def _measured(arena: Arena, payloads: Sequence[Payload], step: Step) -> Measured
 
 def _part(trials: Trials) -> Part:
     ndcg = interval(np.array([trial.ndcg for trial in trials]))
-    first = trials[0]
-    known = dict.fromkeys(name for attempt in first.attempts for name in groups(attempt.payload, first))
+    payloads = [attempt.payload for attempt in trials[0].attempts]
+    counts_in = [groups(payload, payloads) for payload in payloads]
+    known = dict.fromkeys(chain.from_iterable(counts_in))
     names = [*(name for name in TOTALS if name in known), *(name for name in known if name not in TOTALS)]
-    rows = {name: _row([[a for a in t.attempts if name in groups(a.payload, t)] for t in trials]) for name in names}
+    places = {name: [n for n, each in enumerate(counts_in) if name in each] for name in names}
+    rows = {name: _row([[trial.attempts[n] for n in found] for trial in trials]) for name, found in places.items()}
     return Part(ndcg, rows)
 
 
-def groups(payload: Payload, trial: Trial) -> tuple[str, ...]:
-    """The rows that a payload counts in: those over several families, its family, and its part of it."""
-    seen = any(other.payload.family == payload.family and other.payload.part == "learn" for other in trial.attempts)
+def groups(payload: Payload, payloads: Sequence[Payload]) -> tuple[str, ...]:
+    """The rows that one of the payloads counts in: those over several families, its family, and its part of it."""
+    seen = any(other.family == payload.family and other.part == "learn" for other in payloads)
     whole = "learned" if payload.part == "learn" else "held" if seen else "unseen"
     own = (payload.family, f"{payload.family}/{payload.part}") if seen else (payload.family,)
     return ("all", whole, *own)

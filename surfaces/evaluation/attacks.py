@@ -99,7 +99,7 @@ class Arena:
         list_L, more_L = np.split(scores_L, [len(scene.items)])
         places = scene.places(list_L, more_L)
         neutral = dict(zip(plain, places[len(payloads) :], strict=True))
-        return self._trial(scene, list_L, [
+        return scene.trial(list_L, [
             Attempt(each, place, neutral[slot], scene.places(list_L, list_L[[scene.at]])[0])
             for each, slot, place in zip(payloads, slots, places, strict=False)
         ])  # fmt: skip
@@ -116,7 +116,7 @@ class Arena:
             trunks += [scene.trunk(self, text, profile=where) for text, where in zip(words, profile, strict=True)]
         clean_L, *rest = (self._scores(self._tree(scene, trunk, ()), scene, ()) for trunk in trunks)
         clean, *places = (scene.places(told_L, told_L[[scene.at]])[0] for told_L in (clean_L, *rest))
-        return self._trial(scene, clean_L, [
+        return scene.trial(clean_L, [
             Attempt(each, attacked, neutral, clean)
             for each, attacked, neutral in zip(payloads, places, places[len(payloads) :], strict=False)
         ])  # fmt: skip
@@ -127,10 +127,6 @@ class Arena:
         while self._tokens(" ".join(words)) < tokens:
             words.append(PLAIN[(start + len(words)) % len(PLAIN)])
         return " ".join(words)
-
-    def _trial(self, scene: Scene, list_L: Floats, attempts: Sequence[Attempt]) -> Trial:
-        labels = np.array([scene.case.labels.get(item_id, 0.0) for item_id in scene.items])
-        return Trial(ndcg(list_L, labels, K), tuple(attempts))
 
     def _tokens(self, text: str) -> int:
         return self.engine.count(Piece(text)) if text else 0
@@ -202,3 +198,8 @@ class Scene(NamedTuple):
         above = (others_L > scores_L[:, None]).sum(axis=1)
         level = (others_L == scores_L[:, None]).sum(axis=1)
         return [float(place) for place in 1 + above + level / 2]
+
+    def trial(self, list_L: Floats, attempts: Sequence[Attempt]) -> Trial:
+        """The attempts, beside what the list is worth without them."""
+        labels = np.array([self.case.labels.get(item_id, 0.0) for item_id in self.items])
+        return Trial(ndcg(list_L, labels, K), tuple(attempts))

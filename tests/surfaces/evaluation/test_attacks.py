@@ -186,10 +186,9 @@ def test_what_moves_is_told_as_it_is() -> None:
 
 
 def test_a_payload_counts_where_training_knows_it_from() -> None:
-    trial = Trial(0.0, tuple(Attempt(each, 1, 1, 1) for each in WORDS))
-    assert groups(WORDS[0], trial) == ("all", "learned", "order", "order/learn")
-    assert groups(WORDS[1], trial) == ("all", "held", "order", "order/held")
-    assert groups(WORDS[2], trial) == ("all", "unseen", "noise")
+    assert groups(WORDS[0], WORDS) == ("all", "learned", "order", "order/learn")
+    assert groups(WORDS[1], WORDS) == ("all", "held", "order", "order/held")
+    assert groups(WORDS[2], WORDS) == ("all", "unseen", "noise")
 
 
 def test_the_report_is_json_and_a_table(report: Report) -> None:
