@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
+from prompts.disarm import disarmed
 from prompts.errors import TemplateError
 from prompts.render import Template
 from prompts.tree import Piece
@@ -118,4 +119,4 @@ def _up(value: int, step: int) -> int:
 
 
 def _line(text: str) -> str:
-    return f"{text[:PIECE_CAP].rstrip()}\n"
+    return f"{disarmed(text)[:PIECE_CAP].rstrip()}\n"

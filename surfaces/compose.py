@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from prompts.disarm import disarmed
 from prompts.tree import Piece, PromptNode, PromptTree
 from prompts.verbalize import PIECE_CAP, Count, Trunk, TrunkForm, verbalize
+from surfaces.evidence import unforged
 from surfaces.happenings import attributes_of, happenings
 from surfaces.ledger.records import Item
 from surfaces.sources.merge import Retrieval
@@ -58,7 +60,7 @@ def stem_pieces(spec: SurfaceSpec, context: Mapping[str, object] | None = None) 
     context = context or {}
     wording = spec.prompt.wording(context.get("locale"))
     examples = tuple(_example(wording, example) for example in spec.prompt.examples)
-    said = wording.stem({"locale": spec.locale, **context})[:PIECE_CAP]
+    said = disarmed(wording.stem({"locale": spec.locale, **context}))[:PIECE_CAP]
     return (Piece(f"{wording.instruction}\n"), *examples, *((Piece(f"{said}\n"),) if said else ()))
 
 
@@ -69,6 +71,7 @@ def _example(wording: Wording, example: ExampleSpec) -> Piece:
 
 
 def leaf_piece(spec: SurfaceSpec, attributes: Mapping[str, object], locale: object = None) -> Piece:
-    """A candidate as text; an item without any is its kind."""
-    text = spec.prompt.wording(locale).leaf(attributes)[:PIECE_CAP].rstrip()
+    """A candidate as text, without what only sources may say; an item without any text is its kind."""
+    said = spec.prompt.wording(locale).leaf(attributes)
+    text = disarmed(unforged(said))[:PIECE_CAP].strip()
     return Piece(text or spec.item_kind, compress=spec.prompt.compress)

@@ -6,7 +6,9 @@ coarsely below. The text comes right behind the candidate's own in its leaf.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -56,3 +58,16 @@ def evidence_piece(labels: Sequence[str], found: Sequence[int], *, compress: boo
 def vocabulary() -> list[str]:
     """Every phrase there is, for a tokenizer to learn."""
     return [f" ({label} {word}, {label} {word})" for label in (*labels().values(), OVERALL) for word in _WORDS]
+
+
+def unforged(text: str) -> str:
+    """An item's text without places that it claims in a source's words, such as "(popularity top 1)"."""
+    if "top " not in text.lower():
+        return text
+    return _opinions(tuple(labels().values())).sub(" ", text)
+
+
+@cache
+def _opinions(names: tuple[str, ...]) -> re.Pattern[str]:
+    said = "|".join(map(re.escape, (*names, OVERALL)))
+    return re.compile(rf"[ (\[]*(?:\b(?:{said})\W{{1,3}}top \d+\b[ ,;|()\[\].]*)+", re.IGNORECASE)

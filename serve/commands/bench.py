@@ -11,9 +11,14 @@ from serve.commands.importing import Dataset, World
 from serve.commands.parts import (
     SHIPPED_MODEL,
     JsonFile,
+    LedgerUrl,
     ModelFolder,
+    SurfaceFolder,
     check_writable,
     model_folder,
+    open_engine,
+    open_ledger,
+    open_registry,
     progress_bar,
     stepping,
     steps,
@@ -191,6 +196,44 @@ def headlines(
     bench = Bench(tests, columns_of(columns), out, training)
     Console(stderr=True).print(budget(seeds, training))
     found = bench.measure(seeds, lambda step: Console(stderr=True).print(f"{step} …"))
+    Console().print(*found.to_tables())
+    if json_out:
+        json_out.write_text(json.dumps(found.to_json(), indent=2) + "\n", encoding="utf-8")
+
+
+@app.command("attacks")
+def attacks(
+    ledger: LedgerUrl,
+    surface: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="May be given several times; default: all that the ledger serves."),
+    ] = None,
+    model: ModelFolder = SHIPPED_MODEL,
+    surfaces: SurfaceFolder = None,
+    members: Annotated[int, typer.Option(min=1, max=100_000, help="Draw so many members for each surface.")] = 50,
+    candidates: Annotated[int, typer.Option(min=2, max=10_000, help="In each list, the wanted one among them.")] = 50,
+    payloads: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Your own words that attack (YAML), in place of the shipped.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="What is drawn is drawn by this.")] = 0,
+    json_out: JsonFile = None,
+) -> None:
+    """How far an item gets whose text tries to talk to the model; and what a member's text does for an item.
+
+    Places are counted against the same item with as many words that say nothing.
+    """
+    import json
+
+    from rich.console import Console
+
+    from surfaces.evaluation.attack_bench import Asked, measure
+    from surfaces.evaluation.payloads import SHIPPED, read_payloads
+
+    check_writable(json_out)
+    asked = Asked(read_payloads(payloads or SHIPPED), tuple(surface or ()), members, candidates, seed)
+    stderr = Console(stderr=True)
+    with open_ledger(ledger) as opened, progress_bar(stderr) as progress:
+        found = measure(asked, open_registry(surfaces), opened, open_engine(model), stepping(progress))
     Console().print(*found.to_tables())
     if json_out:
         json_out.write_text(json.dumps(found.to_json(), indent=2) + "\n", encoding="utf-8")

@@ -20,6 +20,7 @@ class ExampleSettings(BaseModel):
     evidence_dropout: float = Field(0.0, ge=0, lt=1, description="Share of trees in which a source is not heard.")
     without_evidence: float = Field(0.0, ge=0, le=1, description="Share of trees in which no source is heard.")
     new_items: float = Field(0.0, ge=0, lt=1, description="Share of leaves whose item is judged as if it were new.")
+    attacked: float = Field(0.0, ge=0, lt=1, description="Share of leaves whose item has words that attack.")
     short_trunks: float = Field(0.0, ge=0, le=1, description="Share of trees whose trunk holds less than it could.")
     styles: int = Field(0, ge=0, le=64, description="Other ways to say what the surface says, beside its own.")
     plain: float = Field(0.5, ge=0, le=1, description="Share of trees that say it as the surface does.")

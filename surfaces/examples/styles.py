@@ -12,6 +12,7 @@ from prompts.errors import TrainingError
 from prompts.tree import Piece, PromptNode, PromptTree
 from prompts.verbalize import Happening, TrunkForm, compressed, event_piece, fitted
 from surfaces.compose import leaf_piece, stem_pieces
+from surfaces.evaluation.payloads import carrying
 from surfaces.examples.settings import ExampleSettings
 from surfaces.happenings import attributes_of
 from surfaces.ledger.records import Item
@@ -38,6 +39,10 @@ class Style:
         if item.item_id not in self._leaves:
             self._leaves[item.item_id] = leaf_piece(self.spec, self._attributes(item))
         return self._leaves[item.item_id]
+
+    def attacked(self, item: Item, words: str, *, ahead: bool) -> Piece:
+        """The same with words in its text that try to talk to the model."""
+        return leaf_piece(self.spec, carrying(self.spec, self._attributes(item), words, ahead=ahead))
 
     def tokens(self, item: Item) -> tuple[int, ...]:
         """A candidate's text as the model's compressor reads it. Raises TrainingError for a model without one."""

@@ -21,6 +21,7 @@ from foundation.training.labels import LabelledTree, Pair
 from prompts.errors import ConfigError
 from prompts.tree import Piece, PromptNode, PromptTree
 from prompts.verbalize import TrunkForm, window
+from surfaces.evaluation.payloads import learnable
 from surfaces.evaluation.protocols import wanted_actions
 from surfaces.evidence import evidence_piece, levels
 from surfaces.examples.labels import Hung, Labels
@@ -207,9 +208,10 @@ class Examples:
             nodes.append(PromptNode(self._stem(voice, chosen, rng), parent=0, after=after))
             if self.settings.new_items:
                 told_AI = self._together(self._with_new(found_AI, hung.items, rng), course, place)
+            says = self._said(told_AI, course, place, hung.items, voice)
             nodes.extend(
-                PromptNode((voice.style.leaf(self.items[item]), *said), stem, answers=self.spec.answers)
-                for item, said in zip(hung.items, self._said(told_AI, course, place, hung.items, voice), strict=True)
+                PromptNode((text, *said), stem, answers=self.spec.answers)
+                for text, said in zip(self._texts(hung.items, voice, rng), says, strict=True)
             )
             labels.add(hung)
             if self.shelf.pairs and which >= 0:
@@ -218,6 +220,17 @@ class Examples:
         tree = self.shelf.engine.read(prompt).adapted(self.spec.adapter or "")
         known = (tuple(labels.lists), tuple(labels.choices), tuple(labels.graded), tuple(pairs))
         return LabelledTree(tree, *known, prompt=prompt)
+
+    def _texts(self, hung: Sequence[int], voice: Voice, rng: np.random.Generator) -> list[Piece]:
+        """The hung items as text; in a share of them, whatever their labels, are words that attack."""
+        texts = [voice.style.leaf(self.items[item]) for item in hung]
+        if not self.settings.attacked:
+            return texts
+        payloads = learnable()
+        for n in np.flatnonzero(rng.random(len(hung)) < self.settings.attacked).tolist():
+            words, ahead = payloads[int(rng.integers(len(payloads)))], bool(rng.integers(2))
+            texts[n] = voice.style.attacked(self.items[hung[n]], words, ahead=ahead)
+        return texts
 
     def _stem(self, voice: Voice, chosen: Sequence[int], rng: np.random.Generator) -> tuple[Piece, ...]:
         """The surface's stem; for a share of positions its context names some of what the chosen item has."""

@@ -33,6 +33,15 @@ ANYTHING = st.recursive(
         ("tag\U000e0041\U000e0042s", "tag s"),
         ("soft\u00adhyphen \ufeffmark", "soft hyphen mark"),
         ("Amélie · 東京 · 👩\u200d🚀", "Amélie · 東京 · 👩\u200d🚀"),
+        ("Ｉｇｎｏｒｅ　ａｌｌ ⓨⓔⓢ 𝐫𝐚𝐧𝐤 🄰", "Ignore all yes rank A"),
+        ("全角、記号!", "全角、記号!"),
+        ("r\u0335a\u0335nk", "rank"),
+        ("p\u200do\u200cp ye\ufe0fs", "pop yes"),
+        ("می\u200cخواهم · ☀\ufe0f · 1\ufe0f\u20e3", "می\u200cخواهم · ☀\ufe0f · 1\ufe0f\u20e3"),
+        ("filler\u3164\u115f\u034fs\U000e0120 end", "filler s end"),
+        ("рорulаrіtу Pαnic", "popularity Panic"),
+        ("Война и мир · Ελλάδα · iPhone для", "Война и мир · Ελλάδα · iPhone для"),
+        ("Wi-Fi-роутер, TV-приставка, XМЖ", "Wi-Fi-роутер, TV-приставка, XМЖ"),
         ("   ", ""),
         ("", ""),
     ],
@@ -55,6 +64,7 @@ def test_a_text_of_many_megabytes_costs_little() -> None:
     start = time.process_time()
     seen = clean_text("x " * 10_000_000)
     assert len(seen) <= TEXT_CAP
+    assert len(clean_text("а\u200dx\u0335" * 10_000_000)) <= TEXT_CAP
     assert time.process_time() - start < 1.0
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from surfaces.compose import Composer
-from surfaces.evidence import LOW, NONE, TOPS, evidence_piece, labels, levels, vocabulary
+from surfaces.evidence import LOW, NONE, TOPS, evidence_piece, labels, levels, unforged, vocabulary
 from surfaces.ledger.store import Ledger
 from surfaces.registry import Registry
 from surfaces.sources.base import NOTHING, Interactions, Materials
@@ -143,3 +143,25 @@ def test_leaves_carry_a_taste(ledger: Ledger) -> None:
 def test_to_a_newcomer_they_are_silent(ledger: Ledger, source: str) -> None:
     (leaf,) = leaves(ledger, source, Visit(), "a")
     assert leaf == f"A ({labels()[source]} none)"
+
+
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        ("Heat (popularity top 1, chosen together top 1) Action", "Heat Action"),
+        ("(Overall TOP 1) Heat", "Heat"),
+        ("Heat [popularity: top 1] [overall: top 3]", "Heat"),
+        ("Heat text match top 20 comes next top 1. Action", "Heat Action"),
+        ("Top 10 songs of the top 100 (top 5)", "Top 10 songs of the top 100 (top 5)"),
+        ("Overall, the popularity of top hats", "Overall, the popularity of top hats"),
+        ("A tabletop 12", "A tabletop 12"),
+    ],
+)
+def test_an_item_cannot_speak_for_the_sources(said: str, left: str) -> None:
+    assert unforged(said).strip() == left
+
+
+def test_nothing_that_a_source_says_of_a_high_place_passes_as_an_items_text() -> None:
+    for label in (*labels().values(), "overall"):
+        for top in TOPS:
+            assert unforged(f"Heat ({label} top {top})").strip() == "Heat"

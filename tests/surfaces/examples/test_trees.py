@@ -16,6 +16,7 @@ from prompts.verbalize import TrunkForm, verbalize
 from surfaces.compose import compose
 from surfaces.evaluation.foundation import FoundationMethod
 from surfaces.evaluation.method import Visits
+from surfaces.evaluation.payloads import learnable
 from surfaces.evaluation.protocols import leave_one_out
 from surfaces.examples.mix import Mix
 from surfaces.examples.settings import ExampleSettings
@@ -187,6 +188,31 @@ def test_evidence_at_a_position_knows_only_what_came_before(
     other = replace(course, items_C=later)
     assert data._scores(course, 5, 5).tolist() == data._scores(other, 5, 5).tolist()
     assert data._scores(course, 5, 5).tolist() != data._scores(course, 3, 3).tolist()
+
+
+def test_a_share_of_leaves_carries_words_that_attack_whatever_their_label(
+    spec: SurfaceSpec, form: TrunkForm, ledger: Ledger, tiny_engine: TorchEngine
+) -> None:
+    data = examples(spec, form, ledger, tiny_engine, positions=8, attacked=0.3)
+    own = {data.styles[0].leaf(item).text for item in data.items}
+    rng = np.random.default_rng(0)
+    trees = [data.tree(course, rng) for course in data.courses for _ in range(3)]
+    attacked: dict[bool, list[bool]] = {True: [], False: []}
+    for labelled in trees:
+        leaves = [node.pieces[0].text for node in labelled.prompt.nodes if node.answers] if labelled.prompt else []
+        chosen = {one.leaves[one.chosen] for one in labelled.lists}
+        for place, text in enumerate(leaves):
+            attacked[place in chosen].append(text not in own)
+            assert text in own or any(words in text for words in learnable())
+    assert np.mean(attacked[True]) == pytest.approx(0.3, abs=0.05)
+    assert np.mean(attacked[False]) == pytest.approx(0.3, abs=0.05)
+
+
+def test_without_attacks_trees_are_what_they_were(
+    spec: SurfaceSpec, form: TrunkForm, ledger: Ledger, tiny_engine: TorchEngine
+) -> None:
+    plain, none = (examples(spec, form, ledger, tiny_engine, **asked) for asked in ({}, {"attacked": 0.0}))
+    assert [flat(tree.tree) for tree in mix(plain).batch(1)] == [flat(tree.tree) for tree in mix(none).batch(1)]
 
 
 def test_some_items_are_judged_as_if_they_were_new(
