@@ -52,12 +52,12 @@ class Load:
 
 
 def arrivals(rate: float, seconds: float, seed: int = 0) -> list[float]:
-    """When the requests of a Poisson process of `rate` a second are due, within so many seconds."""
+    """When the requests of a Poisson process of `rate` a second are due, within so many seconds; at least one is."""
     rng, at = random.Random(seed), 0.0
     due = list[float]()
     while (at := at + rng.expovariate(rate)) < seconds:
         due.append(at)
-    return due
+    return due or [0.0]
 
 
 async def open_loop(pool: Pool, requests: Iterator[bytes], due: Sequence[float], seconds: float) -> Load:

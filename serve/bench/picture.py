@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -43,8 +44,8 @@ def check(names: Sequence[str]) -> None:
         raise ConfigError("--plot needs the package matplotlib: pip install 'prismrank[evaluate]'") from error
 
 
-def draw(rows: Sequence[Mapping[str, float]]) -> bytes:
-    """The rows of a curve, as the bytes of a PNG."""
+def draw(rows: Sequence[Mapping[str, float | None]]) -> bytes:
+    """The rows of a curve, as the bytes of a PNG; where a figure is None, its line has a gap."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -59,15 +60,15 @@ def draw(rows: Sequence[Mapping[str, float]]) -> bytes:
     return file.getvalue()
 
 
-def _draw(axes: Axes, panel: Panel, rows: Sequence[Mapping[str, float]]) -> None:
-    loads = [row["load"] for row in rows]
+def _draw(axes: Axes, panel: Panel, rows: Sequence[Mapping[str, float | None]]) -> None:
+    loads = [row["load"] or math.nan for row in rows]
     for number, (figure, name) in enumerate(panel.figures.items()):
-        values = [row[figure] for row in rows]
+        values = [math.nan if (value := row[figure]) is None else value for row in rows]
         axes.plot(loads, values, marker=MARKERS[number], markersize=4, color=SERIES[number], linewidth=1.0, label=name)
     axes.set_xscale("log")
     axes.minorticks_off()
     axes.set_xticks(loads, [f"{load:g}" for load in loads])
-    if panel.logarithmic:
+    if panel.logarithmic and any(row[figure] for row in rows for figure in panel.figures):
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     else:
