@@ -27,6 +27,7 @@ test-all: lint
 bench: $(VENV)/.runtime
 	$(BIN)/prismrank bench score
 	$(BIN)/prismrank bench train
+	$(BIN)/prismrank bench serve
 
 FIGURES := runs/figures
 EVALUATE = $(BIN)/prismrank evaluate $(1) --ledger sqlite:///$(FIGURES)/$(2).sqlite --against all \

@@ -91,7 +91,7 @@ class Stage:
 def run(model: str, port: int) -> None:
     """Tells the story; with a terminal, serves on until Ctrl-C."""
     console = Console(width=min(WIDTH, Console().width) if sys.stdout.isatty() else WIDTH)
-    with bind("127.0.0.1", port) as bound, _movielens(console) as ledger:
+    with bind("127.0.0.1", port) as bound, movielens(console) as ledger:
         with console.status("loading the model …") as status:
             engine = open_engine(model)
             services = Services.open(
@@ -110,7 +110,7 @@ def run(model: str, port: int) -> None:
             _closing(stage, members[0])
 
 
-def _movielens(console: Console) -> Ledger:
+def movielens(console: Console) -> Ledger:
     """MovieLens in a ledger of the cache folder; brought there the first time."""
     cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)

@@ -237,3 +237,42 @@ def attacks(
     Console().print(*found.to_tables())
     if json_out:
         json_out.write_text(json.dumps(found.to_json(), indent=2) + "\n", encoding="utf-8")
+
+
+@app.command("serve")
+def serve(
+    model: ModelFolder = SHIPPED_MODEL,
+    ledger: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="A ledger to copy (one in PostgreSQL is written to); without it MovieLens-100K, as in the demo.",
+        ),
+    ] = None,
+    surface: Annotated[
+        str, typer.Option(metavar="NAME", help="A shipped surface that the ledger has items for.")
+    ] = "movies",
+    only: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Scenarios, parted by commas; docs/serving.md lists them.")
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.1, max=86_400, help="Of load in each scenario, in place of its own.")
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, max=1_000, help="Of each scenario that has some, in place of its own.")
+    ] = None,
+    json_out: JsonFile = None,
+    plot: Annotated[Path | None, typer.Option(metavar="OUT", help="Draw the curve into this file, a PNG.")] = None,
+) -> None:
+    """A server under load: curves, clients, floods, and what is left of it when it is killed or its engine fails.
+
+    The server is a process of its own, on this machine; the load comes from here, and says whether it kept up.
+    """
+    from serve.bench import picture, run
+
+    names = run.named(only or run.USUAL)
+    if plot:
+        picture.check(names)
+    check_writable(json_out, plot)
+    how = run.How(ledger, str(model_folder(model)), surface, seconds, rounds)
+    run.run(names, how, json_out, plot)

@@ -24,7 +24,7 @@ COMMANDS = [
     ["demo"], ["import"], ["train"], ["evaluate"], ["serve"], ["surface"], ["surface", "check"], ["surface", "list"],
     ["surface", "schema"], ["surface", "preview"], ["surface", "init"], ["surface", "diff"],
     ["bench"], ["bench", "score"], ["bench", "train"], ["bench", "experiments"], ["bench", "curves"],
-    ["bench", "headlines"], ["bench", "attacks"],
+    ["bench", "headlines"], ["bench", "attacks"], ["bench", "serve"], ["bench", "tenants"],
     ["model"], ["model", "pull"], ["model", "upcycle"], ["model", "plan"], ["calibrate"],
 ]  # fmt: skip
 

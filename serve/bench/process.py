@@ -1,0 +1,100 @@
+"""A server in a process of its own, so that its memory, its processor time and its signals are its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from prompts.errors import ConfigError
+from serve.bench.wire import NoAnswerError, Pool, encoded
+
+TOLD = re.compile(r"prismrank serves at (http://\S+);")
+START_S = 600.0
+"""Sources that learn for minutes do so once; then they are in the cache folder."""
+STOP_S = 30.0
+LOOK_S = 0.05
+
+
+class Server:
+    """`python -m MODULE ARGUMENTS`, what it writes going into a file."""
+
+    def __init__(
+        self, arguments: Sequence[str], log: Path, module: str = "serve.cli", more: Mapping[str, str] | None = None
+    ) -> None:
+        """`more` is what its environment has beside that of this process."""
+        self.log, self.url = log, ""
+        with log.open("wb") as out:
+            command = [sys.executable, "-m", module, *arguments]
+            self.process = subprocess.Popen(  # noqa: S603 - our own
+                command, stdout=subprocess.DEVNULL, stderr=out, env={**os.environ, **(more or {})}
+            )
+        self._pool: Pool | None = None
+
+    @property
+    def pool(self) -> Pool:
+        """Connections to it."""
+        if self._pool is None:
+            self._pool = Pool(self.url)
+        return self._pool
+
+    async def until_it_answers(self, path: str = "/readyz") -> None:
+        """Waits until `path` is answered with 200. Raises ConfigError where it ends, or takes too long."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + START_S
+        while not await self._answers(path):
+            if self.process.poll() is not None or loop.time() > end:
+                raise ConfigError(f"the server did not start: {self._last_words()}")
+            await asyncio.sleep(LOOK_S)
+
+    async def _answers(self, path: str) -> bool:
+        if not self.url and (told := TOLD.search(self.log.read_text("utf-8", "replace"))):
+            self.url = told[1]
+        try:
+            return bool(self.url) and (await self.pool.ask(encoded("GET", path))).status == 200
+        except NoAnswerError:
+            return False
+
+    def _last_words(self) -> str:
+        return (self.log.read_text("utf-8", "replace").strip().splitlines() or ["it said nothing"])[-1]
+
+    async def metrics(self) -> str:
+        """What `/metrics` says. Raises NoAnswerError."""
+        return (await self.pool.ask(encoded("GET", "/metrics"))).body.decode()
+
+    def memory_mb(self) -> float:
+        """Megabytes of its memory that are resident. Raises ConfigError on a system that does not tell."""
+        try:
+            pages = int(Path(f"/proc/{self.process.pid}/statm").read_text("ascii").split()[1])
+        except OSError:
+            raise ConfigError("memory is read from /proc, which Linux has") from None
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    def files_open(self) -> int:
+        """How many file descriptors it holds."""
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    def send(self, number: signal.Signals) -> None:
+        """Sends it a signal."""
+        self.process.send_signal(number)
+
+    async def ended(self) -> int:
+        """Its exit status, once it has ended; it is killed where it does not end."""
+        try:
+            return await asyncio.to_thread(self.process.wait, STOP_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return await asyncio.to_thread(self.process.wait)
+
+    async def stop(self) -> None:
+        """Ends it, if it runs."""
+        if self._pool:
+            self._pool.close()
+        if self.process.poll() is None:
+            self.send(signal.SIGTERM)
+        await self.ended()
