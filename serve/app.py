@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from serve import problems
+from serve import document, problems
 from serve.doors import Doors
 from serve.keys import Keys
 from serve.live import Live
@@ -50,6 +50,7 @@ def create_app(services: Services, folder: Path | None = None, keys: Keys | None
     problems.install(app)
     for router in (rank.router, surfaces.router, ledger.router, health.router, metrics.router):
         app.include_router(router)
+    document.install(app, services.settings)
     app.add_middleware(Doors, keys=keys)
     app.add_middleware(Watch, figures=services.figures)
     return app

@@ -182,10 +182,11 @@ def test_json_by_any_of_its_names_is_taken(client: Client, kind: str) -> None:
     assert client.ask("POST", RANK, b'{"member_id": "m1"}', content_type=kind).status == 200
 
 
-def test_a_key_that_comes_twice_counts_the_last_time(client: Client) -> None:
-    reply = client.ask("POST", RANK, b'{"member_id": "nobody", "k": 3, "member_id": "m1", "deadline_ms": 20000}')
-    assert reply.status == 200
-    assert len(reply.json["slate"]) == 3
+def test_a_key_that_comes_twice_is_refused(client: Client) -> None:
+    body = b'{"member_id": "nobody", "k": 3, "member_id": "m1", "deadline_ms": 20000}'
+    assert "'member_id' stands twice" in assert_problem(client.ask("POST", RANK, body), 400)["detail"]
+    body = b'{"member_id": "m1", "context": {"' + SECRET.encode() + b'": 1, "' + SECRET.encode() + b'": 2}}'
+    assert "a name stands twice" in assert_problem(client.ask("POST", RANK, body), 400)["detail"]
 
 
 def raw(client: Client, request: bytes, *, shut: bool = False) -> bytes:
