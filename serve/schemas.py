@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self
 
@@ -19,7 +20,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from surfaces.ledger.records import EARLIEST, LATEST, MEMBER_FIELDS
+from surfaces.ledger.records import EARLIEST, LATEST, MEMBER_FIELDS, is_name
 from surfaces.traffic import ExperimentKind, Route
 
 Reason = Literal["deadline", "engine", "capacity"]
@@ -56,6 +57,14 @@ MemberId = Annotated[str, Path(description="the member's id", examples=["196"], 
 def _keys(*taken: str) -> dict[str, JsonValue]:
     """What the keys of attributes that the ledger keeps may be, as JSON Schema."""
     return {"propertyNames": {**NAME, "not": {"enum": [*taken]}} if taken else NAME}
+
+
+def _check_keys(attributes: Attributes, taken: Sequence[str] = ()) -> None:
+    """The ledger's rules for names of attributes, without a word of the names."""
+    if not all(map(is_name, attributes)):
+        raise PydanticCustomError("name", "the name of an attribute should have 1 to 256 characters, none of control")
+    if name := next((each for each in taken if each in attributes), None):
+        raise PydanticCustomError("taken", "the name '{name}' is taken; give the attribute another", {"name": name})
 
 
 class Strict(BaseModel):
@@ -208,6 +217,11 @@ class ItemIn(Strict):
     kind: Identifier = Field(examples=["movie"])
     member_id: Identifier | None = Field(default=None, description="the person that the item is, where it is one")
 
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        _check_keys(self.__pydantic_extra__)
+        return self
+
     def attributes(self) -> Attributes:
         """Everything beside the fields."""
         return dict(self.__pydantic_extra__)
@@ -228,6 +242,11 @@ class MemberIn(Strict):
         examples=[{"age": 24, "gender": "F", "occupation": "artist"}],
         json_schema_extra=_keys(*MEMBER_FIELDS),
     )
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        _check_keys(self.profile, MEMBER_FIELDS)
+        return self
 
 
 class MembersRequest(Strict):
