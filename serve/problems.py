@@ -83,7 +83,7 @@ def problem_of(error: Exception) -> HTTPException:
         if isinstance(error, kind):
             return make(error)
     logger.error("something went wrong", exc_info=error)
-    return _UNEXPECTED
+    return UNEXPECTED
 
 
 def responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
@@ -134,7 +134,7 @@ _PROBLEMS: Mapping[type[Exception], Callable[[Exception], Problem]] = {
     LedgerError: _ledger_gone,
     CapacityError: _full,
 }
-_UNEXPECTED = Problem(
+UNEXPECTED = Problem(
     HTTPStatus.INTERNAL_SERVER_ERROR, "something went wrong on this side; the server's log has the details"
 )
 
@@ -144,7 +144,7 @@ def _known(_: Request, error: Exception) -> ProblemResponse:
 
 
 def _unexpected(_: Request, __: Exception) -> ProblemResponse:
-    return problem_response(_UNEXPECTED)
+    return problem_response(UNEXPECTED)
 
 
 def _invalid(_: Request, error: Any) -> ProblemResponse:

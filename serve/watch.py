@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.doors import place_of
 from serve.figures import Figures
+from serve.problems import UNEXPECTED, problem_response
 
 access = logging.getLogger("prismrank.access")
 
@@ -46,6 +47,10 @@ class Watch:
 
         try:
             await self.app(scope, receive, out)
+        except Exception:
+            if status == GONE:  # no answer has begun
+                await problem_response(UNEXPECTED)(scope, receive, out)
+            raise
         finally:
             seconds = time.perf_counter() - began
             method = scope["method"] if scope["method"] in METHODS else "other"

@@ -320,6 +320,9 @@ FILES: dict[str, tuple[bytes, int]] = {
     "an object of Python": (b"!!python/object/apply:os.system [ls]", 422),
     "a file beside it": (b"surface: extra\nprompt: {item: {file: /etc/passwd}}\n", 422),
     "a name twice": (b"surface: extra\nsurface: extra\n", 422),
+    "half a character": (b'surface: extra\ndescription: "\\ud800"\n', 422),
+    "half a character for a key": (b'surface: extra\n"\\udfff": 1\n', 422),
+    "the halves the wrong way round": (b'surface: extra\n"\\udc00\\ud800": 1\n', 422),
     "another surface": (b"surface: other\n", 422),
     "a name beyond all": (b"surface: " + b"a" * 30_000, 422),
 }
@@ -353,6 +356,15 @@ def sized(count: int) -> bytes:
 
 def chunked(body: bytes) -> bytes:
     return f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n"
+
+
+def test_a_surface_file_in_json_may_escape_any_character(client: Client) -> None:
+    spec = client.ask("GET", "/v1/surfaces/movies").json["spec"]
+    body = {"surface": "laughs", **{name: spec[name] for name in ("item_kind", "prompt", "heads")}}
+    body |= {"description": "Laughs \U0001f600", "sources": [{"type": "popular", "k": 5}]}
+    reply = client.ask("PUT", "/v1/surfaces/laughs", json.dumps(body).encode())
+    check(reply, 201)
+    assert reply.json["description"] == "Laughs \U0001f600"
 
 
 LIMIT = LIMITS.max_body_bytes

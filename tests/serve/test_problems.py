@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 from typing import Any
 
@@ -247,8 +248,11 @@ def test_a_failure_of_ours_is_500_without_details(
         raise ValueError(f"{SECRET} {member_id}")
 
     monkeypatch.setattr(client.services.ledger, "timeline", fail)
-    problem = assert_problem(client.rank(member_id="m1"), 500)
-    assert "log" in problem["detail"]
+    with caplog.at_level(logging.INFO, "prismrank.access"):
+        reply = client.rank(member_id="m1")
+    assert "log" in assert_problem(reply, 500)["detail"]
+    told = [record.fields for record in caplog.records if record.name == "prismrank.access"]  # type: ignore[attr-defined]
+    assert [(line["request"], line["status"]) for line in told] == [(reply.headers["x-request-id"], 500)]
 
 
 def test_a_ledger_that_cannot_be_read_is_503(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
