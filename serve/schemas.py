@@ -64,7 +64,7 @@ def _check_keys(attributes: Attributes, taken: Sequence[str] = ()) -> None:
     if not all(map(is_name, attributes)):
         raise PydanticCustomError("name", "the name of an attribute should have 1 to 256 characters, none of control")
     if name := next((each for each in taken if each in attributes), None):
-        raise PydanticCustomError("taken", "the name '{name}' is taken; give the attribute another", {"name": name})
+        raise PydanticCustomError("taken", "'{name}': this name is taken; give the attribute another", {"name": name})
 
 
 class Strict(BaseModel):
