@@ -10,7 +10,7 @@ from pathlib import Path
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
-from serve import problems
+from serve import document, problems
 from serve.doors import Doors
 from serve.keys import Keys
 from serve.live import Live
@@ -62,6 +62,7 @@ def create_app(
     problems.install(app)
     for part in (rank, surfaces, rerank, embeddings, model, ledger, health, metrics):
         app.include_router(part.router)
+    document.install(app, services.settings)
     app.add_middleware(Doors, keys=keys)
     app.add_middleware(Watch, services=services)
     return app

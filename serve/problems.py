@@ -35,7 +35,7 @@ class ProblemDetail(BaseModel):
 
     type: str = Field(default="about:blank", description="what kind of problem this is, as a URI")
     title: str = Field(description="the same words for every problem of this kind")
-    status: int = Field(description="the HTTP status code, once more")
+    status: int = Field(ge=400, le=599, description="the HTTP status code, once more")
     detail: str = Field(description="what was wrong this time, and what would be right")
     errors: list[FieldProblem] = Field(default=[], description="the fields that are wrong, when it is about fields")
 
@@ -83,32 +83,19 @@ def problem_of(error: Exception) -> HTTPException:
         if isinstance(error, kind):
             return make(error)
     logger.error("something went wrong", exc_info=error)
-    return _UNEXPECTED
+    return UNEXPECTED
 
 
 def responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
-    """What a route may answer besides success, for the OpenAPI page."""
+    """What a route may answer besides success, and besides what `serve.document` says of every route."""
     content = {ProblemResponse.media_type: {"schema": {"$ref": "#/components/schemas/ProblemDetail"}}}
-    found: dict[int | str, dict[str, Any]] = {"default": {"description": "Any other problem", "content": content}}
-    for status in statuses:
-        found[int(status)] = {"description": status.phrase, "content": content}
-    return found
+    return {int(status): {"description": status.phrase, "content": content} for status in statuses}
 
 
 def install(app: FastAPI) -> None:
-    """Every exception of `app` becomes a problem, and its OpenAPI page says what a problem is."""
+    """Every exception of `app` becomes a problem."""
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
-    document = app.openapi
-
-    def documented() -> dict[str, Any]:
-        page = document()
-        schemas = page.setdefault("components", {}).setdefault("schemas", {})
-        problem = ProblemDetail.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas.update(problem.pop("$defs"), ProblemDetail=problem)
-        return page
-
-    app.openapi = documented  # type: ignore[method-assign]
 
 
 def _http(_: Request, error: Any) -> ProblemResponse:
@@ -147,7 +134,7 @@ _PROBLEMS: Mapping[type[Exception], Callable[[Exception], Problem]] = {
     LedgerError: _ledger_gone,
     CapacityError: _full,
 }
-_UNEXPECTED = Problem(
+UNEXPECTED = Problem(
     HTTPStatus.INTERNAL_SERVER_ERROR, "something went wrong on this side; the server's log has the details"
 )
 
@@ -157,7 +144,7 @@ def _known(_: Request, error: Exception) -> ProblemResponse:
 
 
 def _unexpected(_: Request, __: Exception) -> ProblemResponse:
-    return problem_response(_UNEXPECTED)
+    return problem_response(UNEXPECTED)
 
 
 def _invalid(_: Request, error: Any) -> ProblemResponse:

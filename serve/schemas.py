@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self
 
+from fastapi import Path
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -17,13 +20,51 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from surfaces.ledger.records import EARLIEST, LATEST, MEMBER_FIELDS, is_name
 from surfaces.traffic import ExperimentKind, Route
 
 Reason = Literal["deadline", "engine", "capacity"]
 """Why a slate is degraded: time ran out, the engine failed, or there was more work than it has room for."""
 
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = BeforeValidator(_whole)
+"""5.0 is a whole number, too, as in JSON Schema."""
+
+NAME: dict[str, JsonValue] = {"minLength": 1, "maxLength": 256, "pattern": r"^[^\x00-\x1f\x7f]+$"}
+"""What an id or a word may be, as JSON Schema."""
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Attributes = dict[str, JsonValue]
+Length = Annotated[int, Field(ge=1, le=1_000), Whole]
+Milliseconds = Annotated[int, Field(ge=1, le=60_000), Whole]
+Position = Annotated[int, Field(ge=0, lt=2**31), Whole]
+Timestamp = Annotated[float, Field(ge=EARLIEST, le=LATEST)]
+"""Seconds since 1970, of the years that a date can be written for."""
+
+# What does not fit these is unknown, as any other name that nobody has, and so 404: no request is refused by them.
+SurfaceName = Annotated[
+    str,
+    Path(
+        description="the surface's name", examples=["movies"], json_schema_extra={"pattern": "^[a-z][a-z0-9_-]{0,63}$"}
+    ),
+]
+MemberId = Annotated[str, Path(description="the member's id", examples=["196"], json_schema_extra=NAME)]
+
+
+def _keys(*taken: str) -> dict[str, JsonValue]:
+    """What the keys of attributes that the ledger keeps may be, as JSON Schema."""
+    return {"propertyNames": {**NAME, "not": {"enum": [*taken]}} if taken else NAME}
+
+
+def _check_keys(attributes: Attributes, taken: Sequence[str] = ()) -> None:
+    """The ledger's rules for names of attributes, without a word of the names."""
+    if not all(map(is_name, attributes)):
+        raise PydanticCustomError("name", "the name of an attribute should have 1 to 256 characters, none of control")
+    if name := next((each for each in taken if each in attributes), None):
+        raise PydanticCustomError("taken", "'{name}': this name is taken; give the attribute another", {"name": name})
 
 
 class Strict(BaseModel):
@@ -55,7 +96,7 @@ class TimelineEvent(Strict):
     item_id: Identifier
     action: Identifier = Field(examples=["like"])
     surface: Identifier | None = Field(default=None, description="where it happened; default: the surface asked for")
-    timestamp: float | None = Field(default=None, description="seconds since 1970; default: the order given")
+    timestamp: Timestamp | None = Field(default=None, description="seconds since 1970; default: the order given")
     item: Attributes | None = Field(default=None, description="the item's attributes, if the ledger does not know it")
 
 
@@ -88,18 +129,32 @@ Candidate = Annotated[
 ]
 
 
+ONE_MEMBER: dict[str, JsonValue] = {
+    "oneOf": [
+        {"required": [one], "properties": {one: {"type": kind}, other: {"type": "null"}}}
+        for one, kind, other in (("member_id", "string", "member"), ("member", "object", "member_id"))
+    ]
+}
+"""Exactly one of the two, as JSON Schema; null is as good as not there."""
+
+
 class RankRequest(Strict):
     """For whom to rank what. Either `member_id` or `member`."""
+
+    model_config = ConfigDict(json_schema_extra=ONE_MEMBER)
 
     member_id: Identifier | None = Field(default=None, description="a member of the ledger", examples=["196"])
     member: InlineMember | None = Field(default=None, description="a member told in the request itself")
     candidates: list[Candidate] | None = Field(
-        default=None, min_length=1, description="what to rank; default: what the sources retrieve"
+        default=None,
+        min_length=1,
+        description="what to rank, each item once; default: what the sources retrieve",
+        json_schema_extra={"uniqueItems": True},
     )
-    k: int = Field(default=10, ge=1, le=1000, description="how long the slate may be")
+    k: Length = Field(default=10, description="how long the slate may be")
     context: Attributes | None = Field(default=None, description="what the surface's `context` template may read")
-    deadline_ms: int | None = Field(
-        default=None, ge=1, le=60_000, description="from the request's arrival; default: the surface's own"
+    deadline_ms: Milliseconds | None = Field(
+        default=None, description="from the request's arrival; default: the surface's own"
     )
     explain: bool = Field(default=False, description="return the text that the model read")
 
@@ -133,11 +188,13 @@ class EventIn(Strict):
     item_id: Identifier = Field(examples=["242"])
     surface: Identifier = Field(description="where it happened", examples=["movies"])
     action: Identifier = Field(description="what was done; `show` says that the item was only shown", examples=["like"])
-    timestamp: float | None = Field(
-        default=None, allow_inf_nan=False, description="seconds since 1970; default: when the request came"
+    timestamp: Timestamp | None = Field(
+        default=None,
+        description="seconds since 1970, or the position where the ledger's clock is `order`, which must be told; "
+        "default: when the request came",
     )
     value: float | None = Field(default=None, allow_inf_nan=False, description="how much, such as a rating or a price")
-    position: int | None = Field(default=None, ge=0, lt=2**31, description="the place on the slate, 0 first")
+    position: Position | None = Field(default=None, description="the place on the slate, 0 first")
     propensity: float | None = Field(default=None, gt=0, le=1, description="as the slate's entry told it")
     event_id: Identifier | None = Field(
         default=None, description="makes the event one, however often it is sent; default: a hash of its content"
@@ -153,12 +210,17 @@ class EventsRequest(Strict):
 class ItemIn(Strict):
     """An item: `item_id`, `kind`, and its attributes beside them."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", json_schema_extra=_keys())
     __pydantic_extra__: dict[str, JsonValue]
 
     item_id: Identifier
     kind: Identifier = Field(examples=["movie"])
     member_id: Identifier | None = Field(default=None, description="the person that the item is, where it is one")
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        _check_keys(self.__pydantic_extra__)
+        return self
 
     def attributes(self) -> Attributes:
         """Everything beside the fields."""
@@ -175,7 +237,16 @@ class MemberIn(Strict):
     """A member, with what is known of them."""
 
     member_id: Identifier
-    profile: Attributes = Field(default={}, examples=[{"age": 24, "gender": "F", "occupation": "artist"}])
+    profile: Attributes = Field(
+        default={},
+        examples=[{"age": 24, "gender": "F", "occupation": "artist"}],
+        json_schema_extra=_keys(*MEMBER_FIELDS),
+    )
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        _check_keys(self.profile, MEMBER_FIELDS)
+        return self
 
 
 class MembersRequest(Strict):

@@ -15,6 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.doors import place_of
+from serve.problems import UNEXPECTED, problem_response
 from serve.services import Services
 from serve.traces import ended
 
@@ -53,6 +54,10 @@ class Watch:
         with self.services.traces.request(method, route, Headers(scope=scope)) as span:
             try:
                 await self.app(scope, receive, out)
+            except Exception:
+                if status == GONE:  # no answer has begun
+                    await problem_response(UNEXPECTED)(scope, receive, out)
+                raise
             finally:
                 ended(span, status)
                 self._tell(scope, request_id, method, route, status, time.perf_counter() - began)

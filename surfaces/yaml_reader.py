@@ -35,6 +35,7 @@ SHOWN = 80
 
 TOO_DEEP = f"nested more than {DEPTH_CAP} deep"
 _HIDDEN_BREAK = re.compile("[\x85\u2028\u2029]")
+_HALF = re.compile("[\ud800-\udfff]")
 
 Path: TypeAlias = tuple[str | int, ...]
 Data: TypeAlias = "str | int | float | bool | list[Data] | dict[str, Data] | None"
@@ -141,7 +142,7 @@ def _checked(events: Iterable[Any], where: str) -> Iterator[Any]:
     for parts, event in enumerate(events):
         documents += isinstance(event, DocumentStartEvent)
         depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
-        problem = _refused(event)
+        problem = _refused(event) or _join(event)
         if parts > PARTS_CAP:
             problem = f"more than {PARTS_CAP} keys and values; a file this long is refused"
         elif documents > 1:
@@ -163,6 +164,17 @@ def _refused(event: Any) -> str:
         return f"{what} is not allowed; write the value out"
     if getattr(event, "tag", None) is not None:
         return f"a tag ('{str(event.tag)[:SHOWN]}') is not allowed; write the plain value"
+    return ""
+
+
+def _join(event: Any) -> str:
+    """Makes one character of two escaped halves, as JSON writes it; says what is wrong with a half that is alone."""
+    value = getattr(event, "value", None)
+    if isinstance(value, str) and _HALF.search(value):
+        try:
+            event.value = value.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            return "an escape of half a character (a lone surrogate); write the character itself"
     return ""
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Sequence
 from http import HTTPStatus
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from prompts.errors import LedgerError, UnknownError
 from serve.bodies import StrictRoute
 from serve.doors import CurrentKey, check_surface
 from serve.problems import FieldProblem, Problem, responses
-from serve.schemas import EventsRequest, ItemsRequest, MembersRequest
+from serve.schemas import EventsRequest, ItemsRequest, MemberId, MembersRequest
 from serve.services import CurrentServices, Services
 from surfaces.ledger.records import Clock, Event, Item, Member, quoted
 
@@ -22,14 +22,7 @@ T = TypeVar("T")
 
 router = APIRouter(prefix="/v1", tags=["ledger"], route_class=StrictRoute)
 
-PROBLEMS = responses(
-    HTTPStatus.BAD_REQUEST,
-    HTTPStatus.FORBIDDEN,
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    HTTPStatus.UNPROCESSABLE_ENTITY,
-    HTTPStatus.SERVICE_UNAVAILABLE,
-)
+PROBLEMS = responses(HTTPStatus.SERVICE_UNAVAILABLE)
 TOLD = 20
 """So many fields that are wrong are named in one reply."""
 
@@ -109,9 +102,7 @@ async def members(body: MembersRequest, services: CurrentServices) -> Put:
 
 
 @router.delete("/members/{member_id}", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE))
-async def erase(
-    member_id: Annotated[str, Path(description="the member's id", examples=["196"])], services: CurrentServices
-) -> Erased:
+async def erase(member_id: MemberId, services: CurrentServices) -> Erased:
     """Erase a member: profile, events, exposures, the items that they are, and what was computed of them.
 
     Sources keep what they learned from many members together, in which no one is to be told from the others.

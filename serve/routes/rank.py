@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from http import HTTPStatus
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Request
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
@@ -16,22 +16,14 @@ from serve import pipeline
 from serve.bodies import StrictRoute
 from serve.doors import CurrentKey, charge
 from serve.problems import Problem, ProblemDetail, detail_of, problem_of, responses
-from serve.schemas import BatchRequest, RankReply, RankRequest
+from serve.schemas import BatchRequest, RankReply, RankRequest, SurfaceName
 from serve.services import CurrentServices, Services
 
 T = TypeVar("T")
 
 router = APIRouter(prefix="/v1/surfaces", tags=["rank"], route_class=StrictRoute)
 
-PROBLEMS = responses(
-    HTTPStatus.BAD_REQUEST,
-    HTTPStatus.NOT_FOUND,
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    HTTPStatus.UNPROCESSABLE_ENTITY,
-    HTTPStatus.TOO_MANY_REQUESTS,
-    HTTPStatus.SERVICE_UNAVAILABLE,
-)
+PROBLEMS = responses(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 @router.post(
@@ -39,7 +31,7 @@ PROBLEMS = responses(
     responses=PROBLEMS,
 )
 async def rank(
-    surface: Annotated[str, Path(description="the surface's name", examples=["movies"])],
+    surface: SurfaceName,
     body: RankRequest,
     request: Request,
     services: CurrentServices,
@@ -74,7 +66,7 @@ class BatchReply(BaseModel):
     responses=PROBLEMS,
 )
 async def rank_batch(
-    surface: Annotated[str, Path(description="the surface's name", examples=["movies"])],
+    surface: SurfaceName,
     body: BatchRequest,
     request: Request,
     services: CurrentServices,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, JsonValue
 
 from prompts.errors import ConfigError, SpecError
@@ -16,21 +16,37 @@ from serve.doors import CurrentKey
 from serve.live import CurrentLive, Version
 from serve.preview import Preview, preview_of
 from serve.problems import FieldProblem, Problem, responses
-from serve.schemas import RankRequest, Strict
+from serve.schemas import RankRequest, Strict, SurfaceName
 from serve.served import ServedSurface
 from serve.services import CurrentServices
+from surfaces.yaml_reader import SIZE_CAP
 
 T = TypeVar("T")
 
 router = APIRouter(prefix="/v1/surfaces", tags=["surfaces"], route_class=StrictRoute)
 
-SurfaceName = Annotated[str, Path(description="the surface's name", examples=["movies"])]
+PROBLEMS = responses(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE)
+GONE = responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.SERVICE_UNAVAILABLE)
 YAML_TYPE = "application/yaml"
+FILE = "SurfaceFile"
+"""What the OpenAPI document calls the schema of a surface file."""
+EXAMPLE: dict[str, JsonValue] = {
+    "surface": "family_evening",
+    "description": "Films for an evening with the children",
+    "item_kind": "movie",
+    "prompt": {
+        "instruction": "Films for a family evening. Which one do parents and children watch?",
+        "item": "{{ title }} ({{ year }})",
+    },
+    "sources": [{"type": "popular", "k": 100}],
+    "heads": [{"name": "watch", "type": "pointwise", "weight": 1.0}],
+}
 FILE_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "description": "A surface file, as YAML or JSON. Files that it would read beside it are refused.",
-        "content": {YAML_TYPE: {"schema": {"type": "string"}}},
+        "description": f"A surface file, as YAML or JSON, whatever its media type, of at most {SIZE_CAP:,} characters. "
+        "Its first key is `surface`, the name that the path has. Files that it would read beside it are refused.",
+        "content": {YAML_TYPE: {"schema": {"$ref": f"#/components/schemas/{FILE}"}, "example": EXAMPLE}},
     }
 }
 
@@ -79,7 +95,7 @@ class RollbackRequest(Strict):
     version: str = Field(min_length=1, max_length=64, examples=["3b39b66b39ce"])
 
 
-@router.get("")
+@router.get("", responses=responses(HTTPStatus.SERVICE_UNAVAILABLE))
 async def surfaces(services: CurrentServices, live: CurrentLive, key: CurrentKey) -> SurfaceList:
     """Every surface that the caller's key may name, by name."""
     lines = [_line(each) for each in services.surfaces() if key.names(each.spec.surface)]
@@ -98,7 +114,7 @@ async def surface(surface: SurfaceName, services: CurrentServices) -> SurfaceRep
     openapi_extra=FILE_BODY,
     responses={
         201: {"description": "The surface is new", "model": SurfaceReply},
-        **responses(HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY),
+        **responses(HTTPStatus.SERVICE_UNAVAILABLE),
     },
 )
 async def put(
@@ -117,7 +133,7 @@ async def put(
     return _reply(served)
 
 
-@router.delete("/{surface}", status_code=204, responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT))
+@router.delete("/{surface}", status_code=204, responses=GONE)
 async def delete(surface: SurfaceName, live: CurrentLive) -> None:
     """Take a surface offline. One that comes with the package comes back in its own version."""
     try:
@@ -135,7 +151,7 @@ async def versions(surface: SurfaceName, services: CurrentServices, live: Curren
     return VersionList(surface=surface, versions=lines)
 
 
-@router.post("/{surface}/rollback", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY))
+@router.post("/{surface}/rollback", responses=PROBLEMS)
 async def rollback(surface: SurfaceName, body: RollbackRequest, live: CurrentLive) -> SurfaceReply:
     """Bring an earlier version of a surface online again."""
     return _reply(await _changed(live.roll_back, surface, body.version))
@@ -148,7 +164,7 @@ async def refit(surface: SurfaceName, services: CurrentServices) -> SurfaceReply
     return _reply(await _changed(services.prepare, surface))
 
 
-@router.post("/{surface}/preview", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY))
+@router.post("/{surface}/preview", responses=PROBLEMS)
 async def preview(surface: SurfaceName, body: RankRequest, services: CurrentServices) -> Preview:
     """What the model reads for a request, piece by piece, with the slots that each takes. Nothing is ranked."""
     return await services.retrieval.run(preview_of, body, services.surface(surface), services)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 from typing import Any
 
@@ -182,10 +183,11 @@ def test_json_by_any_of_its_names_is_taken(client: Client, kind: str) -> None:
     assert client.ask("POST", RANK, b'{"member_id": "m1"}', content_type=kind).status == 200
 
 
-def test_a_key_that_comes_twice_counts_the_last_time(client: Client) -> None:
-    reply = client.ask("POST", RANK, b'{"member_id": "nobody", "k": 3, "member_id": "m1", "deadline_ms": 20000}')
-    assert reply.status == 200
-    assert len(reply.json["slate"]) == 3
+def test_a_key_that_comes_twice_is_refused(client: Client) -> None:
+    body = b'{"member_id": "nobody", "k": 3, "member_id": "m1", "deadline_ms": 20000}'
+    assert "'member_id' stands twice" in assert_problem(client.ask("POST", RANK, body), 400)["detail"]
+    body = b'{"member_id": "m1", "context": {"' + SECRET.encode() + b'": 1, "' + SECRET.encode() + b'": 2}}'
+    assert "a name stands twice" in assert_problem(client.ask("POST", RANK, body), 400)["detail"]
 
 
 def raw(client: Client, request: bytes, *, shut: bool = False) -> bytes:
@@ -246,8 +248,11 @@ def test_a_failure_of_ours_is_500_without_details(
         raise ValueError(f"{SECRET} {member_id}")
 
     monkeypatch.setattr(client.services.ledger, "timeline", fail)
-    problem = assert_problem(client.rank(member_id="m1"), 500)
-    assert "log" in problem["detail"]
+    with caplog.at_level(logging.INFO, "prismrank.access"):
+        reply = client.rank(member_id="m1")
+    assert "log" in assert_problem(reply, 500)["detail"]
+    told = [record.fields for record in caplog.records if record.name == "prismrank.access"]  # type: ignore[attr-defined]
+    assert [(line["request"], line["status"]) for line in told] == [(reply.headers["x-request-id"], 500)]
 
 
 def test_a_ledger_that_cannot_be_read_is_503(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
