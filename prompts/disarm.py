@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
+from functools import lru_cache
 
 IN_A_ROW, PHRASE = 3, 4
 """A word, or a phrase of up to four, is said three times in a row at most."""
@@ -17,6 +18,9 @@ SHORT = 3
 OFTEN, SHARE = 5, 15
 """A longer word is said five times at most, in a long line as often as one word in fifteen."""
 
+KEPT, KEPT_CAP = 16_384, 512
+"""So many texts of so many characters are kept: an item is told again and again."""
+
 _TAG = re.compile(r"</?[A-Za-z][^<>\n]{0,40}>|<<?/?[A-Z]{2,12}>>?|<\|[^<>|\n]{1,40}\|>|\[/?INST\]")
 _SPACES = re.compile(" {2,}")
 _MARKS = string.punctuation + "–—…·•“”„‘’«»¡¿"
@@ -24,6 +28,20 @@ _MARKS = string.punctuation + "–—…·•“”„‘’«»¡¿"
 
 def disarmed(text: str) -> str:
     """The text without markup, and without words that are said too often; its lines stay."""
+    return _recalled(text) if len(text) <= KEPT_CAP else _disarmed(text)
+
+
+def forget() -> None:
+    """Drops every text that is kept."""
+    _recalled.cache_clear()
+
+
+@lru_cache(maxsize=KEPT)
+def _recalled(text: str) -> str:
+    return _disarmed(text)
+
+
+def _disarmed(text: str) -> str:
     if "<" in text or "[" in text:
         text = _SPACES.sub(" ", _TAG.sub("", text)).strip()
     return "\n".join(map(_measured, text.split("\n")))

@@ -57,4 +57,8 @@ class TrainingError(PrismrankError):
 
 
 class CapacityError(PrismrankError):
-    """More work than there is room for."""
+    """More work than there is room for; in `wait_s` seconds there may be some again."""
+
+    def __init__(self, message: str, wait_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.wait_s = wait_s

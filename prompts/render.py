@@ -10,8 +10,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from typing import TypeVar
+from functools import cache, lru_cache
+from typing import TypeVar, cast
 
 import jinja2
 from jinja2 import nodes
@@ -33,6 +33,9 @@ LOOPS_CAP = 2
 """Loops within one another."""
 DEPTH_CAP = 40
 """Brackets, filters, blocks within one another."""
+KEPT, KEPT_CAP = 16_384, 256
+"""So many texts are kept for `recall`, of values of so many characters."""
+_PLAIN = frozenset({int, float, bool, type(None)})
 
 ROOTS = ("item", "member", "context")
 """What a condition reads entries of."""
@@ -84,6 +87,42 @@ class Template:
             if size > 2 * OUTPUT_CAP:
                 break
         return _tidy("".join(chunks)[: 2 * OUTPUT_CAP])[:OUTPUT_CAP].rstrip()
+
+    def recall(self, values: Mapping[str, object]) -> str:
+        """As `render`, for what is told again and again, such as an item: texts of plain, short values are kept."""
+        try:
+            key = tuple([(name, *_keyed(values.get(name))) for name in self.names])
+        except _NotPlainError:
+            return self.render(values)
+        return _recalled(self, key)
+
+
+class _NotPlainError(Exception):
+    """A value that is no key."""
+
+
+def _keyed(value: object) -> tuple[type, object]:
+    """A value with its type, since 1, 1.0 and True are equal. Raises _NotPlainError."""
+    kind = type(value)
+    if kind is str and len(cast("str", value)) <= KEPT_CAP:
+        return kind, value
+    if kind is list:
+        entries = tuple(cast("list[object]", value)[: KEPT_CAP + 1])
+        if all(type(each) is str for each in entries) and sum(map(len, cast("tuple[str]", entries))) <= KEPT_CAP:
+            return kind, entries
+    elif kind in _PLAIN:
+        return kind, value
+    raise _NotPlainError
+
+
+@lru_cache(maxsize=KEPT)
+def _recalled(template: Template, key: tuple[tuple[str, type, object], ...]) -> str:
+    return template.render({name: value for name, _, value in key})
+
+
+def forget() -> None:
+    """Drops every text that is kept."""
+    _recalled.cache_clear()
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ def event_piece(form: TrunkForm, happening: Happening, *, compress: bool) -> Pie
     if template is None:
         raise TemplateError(f"no event template for items of kind '{clean_text(happening.kind, 80)}'; add 'default'")
     word = form.actions.get(happening.action) or happening.action.replace("_", " ")
-    text = template.render({**happening.attributes, "action": word, "when": happening.when})
+    text = template.recall({**happening.attributes, "action": word, "when": happening.when})
     return Piece(_line(text or clean_text(word, 80)), compress)
 
 

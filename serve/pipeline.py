@@ -59,19 +59,22 @@ async def rank_on(surface: ServedSurface, request: RankRequest, services: Servic
     watch, prompt, reason = Stopwatch(arrived, services.traces), None, None
     name, model = surface.spec.surface, surface.model
     deadline = arrived + (request.deadline_ms or surface.spec.fallback.deadline_ms) / 1000
+    wait_s = services.retrieval.expects(name)
+    if watch.arrived + wait_s > deadline:  # not even the slate of the fallback would be in time
+        raise CapacityError("too many requests wait for their candidates", wait_s)
     with watch.part("retrieve"):
-        shortlist = await services.retrieval.run(draw_up, request, surface, services.ledger)
+        shortlist = await services.retrieval.run_in(name, draw_up, request, surface, services.ledger)
     try:
         if shortlist.way.asks_model:
-            model.batcher.admit(deadline - services.composing.expects(), flow=name)
+            model.batcher.admit(deadline - services.composing.expects(name), flow=name)
             with watch.part("compose"):
-                prompt = await _by(deadline, services.composing, write, surface, shortlist, services)
+                prompt = await _by(deadline, services.composing, name, write, surface, shortlist, services)
             with watch.part("queue"):
                 scored = await model.batcher.score(prompt.tokens, deadline, prompt.back, name)
             watch.parts["queue"], watch.parts["score"] = scored.queue_s, scored.score_s
-            slate = await _by(deadline, services.retrieval, judge, scored, prompt, shortlist, surface, request.k)
+            slate = await _by(deadline, services.judging, name, judge, scored, prompt, shortlist, surface, request.k)
         else:
-            slate = await services.retrieval.run(in_retrieval_order, shortlist, surface, request.k)
+            slate = await services.retrieval.run_in(name, in_retrieval_order, shortlist, surface, request.k)
     except DegradedError as error:
         slate, reason = in_retrieval_order(shortlist, surface, request.k), error.reason
     services.traffic.record(name, shortlist, slate, degraded=reason is not None)
@@ -155,11 +158,13 @@ def explain(prompt: Prompt, shortlist: Shortlist, slate: list[RankedItem]) -> Ex
     return Explanation(trunk=trunk, stem=stem, leaves={entry.item_id: texts[entry.item_id] for entry in slate})
 
 
-async def _by(deadline: float, workers: Workers, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def _by(
+    deadline: float, workers: Workers, flow: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> T:
     """What `work` returns. Raises DegradedError when it is not done by the deadline, has no room, or fails."""
     try:
         async with asyncio.timeout_at(deadline):
-            return await workers.run(work, *args, **kwargs)
+            return await workers.run_in(flow, work, *args, **kwargs)
     except TimeoutError:
         raise DegradedError("deadline") from None
     except CapacityError:

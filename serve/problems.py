@@ -7,6 +7,7 @@ are named, as the ledger names them.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -122,11 +123,12 @@ def _ledger_gone(error: Exception) -> Problem:
 
 
 def _full(error: Exception) -> Problem:
-    return _later(str(error))
+    return _later(str(error), error.wait_s if isinstance(error, CapacityError) else 1.0)
 
 
-def _later(why: str) -> Problem:
-    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"{why}; try again in a moment", headers={"Retry-After": "1"})
+def _later(why: str, wait_s: float = 1.0) -> Problem:
+    headers = {"Retry-After": str(max(1, math.ceil(wait_s)))}
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"{why}; try again in a moment", headers=headers)
 
 
 _PROBLEMS: Mapping[type[Exception], Callable[[Exception], Problem]] = {

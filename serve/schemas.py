@@ -38,6 +38,7 @@ NAME: dict[str, JsonValue] = {"minLength": 1, "maxLength": 256, "pattern": r"^[^
 """What an id or a word may be, as JSON Schema."""
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Attributes = dict[str, JsonValue]
+Count = Annotated[int, Field(ge=1), Whole]
 Length = Annotated[int, Field(ge=1, le=1_000), Whole]
 Milliseconds = Annotated[int, Field(ge=1, le=60_000), Whole]
 Position = Annotated[int, Field(ge=0, lt=2**31), Whole]
@@ -268,19 +269,30 @@ class RerankRequest(Strict):
     documents: list[str | Attributes] = Field(
         min_length=1, description="texts; or objects, whose fields the surface's template reads (`text`, `title`)"
     )
-    top_n: int | None = Field(default=None, ge=1, description="so many results; default: all")
+    top_n: Count | None = Field(default=None, description="so many results; default: all")
     return_documents: bool = Field(default=False, description="give each result its document")
+
+
+def _input_form(value: object) -> str:
+    return "(text)" if isinstance(value, str) else "(texts)"
+
+
+Said = Annotated[str, Field(min_length=1)]
+Input = Annotated[
+    Annotated[Said, Tag("(text)")] | Annotated[list[Said], Field(min_length=1), Tag("(texts)")],
+    Discriminator(_input_form),
+]
 
 
 class EmbeddingRequest(Strict):
     """Texts to make vectors of, in the shape of OpenAI's API."""
 
     model: str = Field(min_length=1, max_length=128, description="the model that serves, by its name or its version")
-    input: str | list[str] = Field(description="a text or texts, none of them empty")
+    input: Input = Field(description="a text or texts, none of them empty")
     encoding_format: Literal["float", "base64"] = Field(
         default="float", description="numbers, or their bytes: float32, the lowest byte first"
     )
-    dimensions: int | None = Field(default=None, ge=1, description="how long the vectors are; the model's own, or none")
+    dimensions: Count | None = Field(default=None, description="how long the vectors are; the model's own, or none")
 
 
 _BODIES: tuple[type[BaseModel], ...] = (

@@ -7,6 +7,7 @@ import gc
 import select
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ from serve.services import Services
 from serve.watch import log_to_stderr
 
 START_LIMIT_S = 60.0
+SWITCH_S = 0.001
+"""The engine's thread asks for the interpreter after every product: at Python's own 5 ms a busy server starves it."""
 LINGER_S = 0.5
 """So long a connection that was taken in may be silent when the server goes."""
 
@@ -134,6 +137,7 @@ def _server(app: FastAPI, services: Services, drain_s: float, *, log_level: str)
     # What is loaded by now stays: without this, each full collection walks all of it and stops every request for 0.2 s.
     gc.collect()
     gc.freeze()
+    sys.setswitchinterval(SWITCH_S)
     config = uvicorn.Config(app, log_level=log_level, log_config=None, access_log=False, lifespan="on")
     return Server(config, services, drain_s)
 

@@ -14,6 +14,7 @@ from typing import Annotated, NamedTuple, Protocol, runtime_checkable
 from fastapi import Depends, Request
 
 from foundation.engine.base import Engine
+from prompts import disarm, render
 from prompts.errors import ConfigError, LedgerError, PrismrankError, SpecError, UnknownError
 from prompts.suggest import suggest
 from prompts.tree import Piece, PromptNode, PromptTree
@@ -88,6 +89,7 @@ class Services:
         room = settings.retrieval_room
         self.retrieval = Workers("retrieval", threads=settings.retrieval_threads, room=room)
         self.composing = Workers("composing", threads=1, room=room)
+        self.judging = Workers("judging", threads=1, room=room)
         self.ingestion = Workers("ingestion", threads=2, room=settings.ingestion_room)
         self.embedding = Workers("embedding", threads=1, room=settings.embedding_room)
         self.writing = Lock()
@@ -162,7 +164,7 @@ class Services:
             finally:
                 for model in (self.model, *([self.former.model] if self.former else [])):
                     await model.stop(wait_s=0.0)
-                for workers in (self.retrieval, self.composing, self.ingestion, self.embedding):
+                for workers in (self.retrieval, self.composing, self.judging, self.ingestion, self.embedding):
                     workers.close()
 
     def surface_names(self) -> list[str]:
@@ -275,6 +277,8 @@ class Services:
         self.traffic.log.forget(member_id)
         with self.writing:
             erased = self.ledger.erase(member_id)
+        render.forget()
+        disarm.forget()
         former = [self.former.model] if self.former else []
         for model in (self.model, *former):
             if isinstance(model.engine, Forgetful):
@@ -284,6 +288,7 @@ class Services:
                 [name for name, each in self.former.served.items() if each.knows(member_id)]
             )
         for name, served in list(self._served.items()):
+            served.retrieval.opinions.forget()
             if served.knows(member_id):
                 self.prepare(name)
         return erased

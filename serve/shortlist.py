@@ -79,14 +79,19 @@ class Shortlist(NamedTuple):
 
 def draw_up(request: RankRequest, surface: ServedSurface, ledger: Ledger) -> Shortlist:
     """The shortlist for a request. Raises UnknownError for a member or an item that nobody knows."""
+    with ledger.together():
+        return _drawn_up(request, surface, ledger)
+
+
+def _drawn_up(request: RankRequest, surface: ServedSurface, ledger: Ledger) -> Shortlist:
     known = _Known(request, surface.spec.item_kind, ledger)
     visit = _visit(request, surface.spec.surface, known)
     whole = request.candidates is not None and not surface.takes_candidates
-    retrieval = surface.retrieval
+    retrieval, events = surface.retrieval, readable(visit.timeline, surface.form.budget)
+    known.lookup([*visit.given, *(event.item_id for event in events if whole)])  # all that will be asked for, at once
     known.all_of(visit.given)
     candidates = retrieval.place(visit, visit.given) if whole else retrieval.gather(visit, surface.brought)
     candidates = fallback_order(candidates, surface.spec.fallback.order)
-    events = readable(visit.timeline, surface.form.budget)
     listed = [candidate.item_id for candidate in candidates]
     names = dict.fromkeys([*(event.item_id for event in events), *listed])
     return Shortlist(visit, candidates, known.all_of(list(names)), whole, surface.router.way(visit, listed))

@@ -1,14 +1,20 @@
-"""Threads for blocking work, with a bound on how much of it may wait."""
+"""Threads for blocking work, with a bound on how much of it may wait.
+
+Work waits in flows, one a surface, which have their turns one after the other: a flood is its own surface's trouble.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from threading import Lock
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from prompts.errors import CapacityError
 
@@ -19,6 +25,15 @@ MEMORY = 0.9
 """How much of what is known of the time that work takes is kept when one more was done."""
 
 
+@dataclass(eq=False, slots=True)
+class _Job:
+    """Work in a flow, and what comes of it."""
+
+    flow: str
+    work: Callable[[], Any]
+    future: Future[Any]
+
+
 class Workers:
     """A few threads under one name. `room` bounds what runs and waits together."""
 
@@ -26,43 +41,102 @@ class Workers:
         self.name, self.threads, self.room = name, threads, room
         self.inside = 0
         self._seconds = 0.0
+        self._flows: OrderedDict[str, deque[_Job]] = OrderedDict()
         self._lock = Lock()
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)
 
     async def run(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """What `work` returns or raises. Raises CapacityError when there is no room.
+        """What `work` returns or raises. Raises CapacityError when there is no room; see `run_in`."""
+        return await self.run_in("", work, *args, **kwargs)
 
-        Work that its caller no longer waits for is taken off the queue, or runs to its end unheard.
+    async def run_in(self, flow: str, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """What `work` returns or raises, in the turn of its flow.
+
+        Raises CapacityError where there is no room. Where others have more than their share of it, the last of theirs
+        that waits makes room. Work that its caller no longer waits for is taken off the queue, or runs to its end
+        unheard.
         """
-        with self._lock:
-            if self.inside >= self.room:
-                raise CapacityError(f"too much work waits for {self.name}")
-            self.inside += 1
+        job = _Job(flow, partial(work, *args, **kwargs), Future())
+        self._enter(job)
+        job.future.add_done_callback(partial(self._leave, job))
         try:
-            future = self._pool.submit(self._timed, partial(work, *args, **kwargs))
+            self._pool.submit(self._next)
         except RuntimeError as error:
-            self._leave()
+            job.future.cancel()
             raise CapacityError(f"{self.name} is closed") from error
-        future.add_done_callback(self._leave)
-        return await asyncio.wrap_future(future)
+        found: T = await asyncio.wrap_future(job.future)
+        return found
 
-    def expects(self) -> float:
+    def expects(self, flow: str = "") -> float:
         """Seconds that work given now would wait for its turn, by what work took lately."""
-        return max(0, self.inside + 1 - self.threads) / self.threads * self._seconds
+        with self._lock:
+            waiting = {name: len(jobs) for name, jobs in self._flows.items()}
+            running = self.inside - sum(waiting.values())
+        own = waiting.pop(flow, 0)
+        ahead = running + own + sum(min(count, own + 1) for count in waiting.values())
+        return max(0, ahead + 1 - self.threads) / self.threads * self._seconds
 
     def close(self) -> None:
         """Takes no more work, and drops what waits."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            waiting = [job for jobs in self._flows.values() for job in jobs]
+        for job in waiting:
+            job.future.cancel()
 
-    def _timed(self, work: Callable[[], T]) -> T:
-        began = time.monotonic()
-        try:
-            return work()
-        finally:
-            took = time.monotonic() - began
-            with self._lock:
-                self._seconds = MEMORY * self._seconds + (1 - MEMORY) * took if self._seconds else took
+    def _enter(self, job: _Job) -> None:
+        """Puts a job into its flow. Raises CapacityError where there is no room."""
+        giving = None
+        with self._lock:
+            if self.inside >= self.room:
+                giving = self._who_gives(job.flow)
+            self.inside += 1
+            self._flows.setdefault(job.flow, deque()).append(job)
+        if giving is not None:
+            giving.future.set_exception(CapacityError(f"too much work waits for {self.name}"))
 
-    def _leave(self, _: Future[T] | None = None) -> None:
+    def _who_gives(self, flow: str) -> _Job:
+        """The last job of the longest flow. Raises CapacityError where that is about as short as this one."""
+        longest = max(self._flows, key=lambda name: len(self._flows[name]), default=flow)
+        if longest == flow or len(self._flows[longest]) <= len(self._flows.get(flow, ())) + 1:
+            raise CapacityError(f"too much work waits for {self.name}")
+        return self._flows[longest][-1]
+
+    def _leave(self, job: _Job, _: Future[Any]) -> None:
+        """A job is done, or nobody waits for it any longer."""
         with self._lock:
             self.inside -= 1
+            self._off(job)
+
+    def _off(self, job: _Job) -> None:
+        jobs = self._flows.get(job.flow, deque())
+        with suppress(ValueError):  # its turn had come
+            jobs.remove(job)
+        if not jobs:
+            self._flows.pop(job.flow, None)
+
+    def _take(self) -> _Job | None:
+        """The job whose turn it is; its flow has its next turn after all others."""
+        with self._lock:
+            if not self._flows:
+                return None
+            flow = next(iter(self._flows))
+            job = self._flows[flow][0]
+            self._flows.move_to_end(flow)
+            self._off(job)
+            return job
+
+    def _next(self) -> None:
+        job = self._take()
+        if job is None or not job.future.set_running_or_notify_cancel():
+            return
+        began = time.monotonic()
+        try:
+            result = job.work()
+        except BaseException as error:
+            job.future.set_exception(error)
+        else:
+            job.future.set_result(result)
+        took = time.monotonic() - began
+        with self._lock:
+            self._seconds = MEMORY * self._seconds + (1 - MEMORY) * took if self._seconds else took

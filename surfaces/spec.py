@@ -89,7 +89,7 @@ class Wording(NamedTuple):
 
     def leaf(self, attributes: Mapping[str, object]) -> str:
         """A candidate as text; empty for an item of which the template says nothing."""
-        return self.item.render(attributes)
+        return self.item.recall(attributes)
 
 
 class TranslationSpec(Strict):

@@ -113,7 +113,8 @@ class TorchEngine:
         return self._cache.stats
 
     def forget(self) -> None:
-        """Forgets trunks, stems, likelihoods without a trunk, and vectors."""
+        """Forgets trunks, stems, likelihoods without a trunk, vectors, and texts as tokens."""
+        self.encoder.encode.cache_clear()
         with self._forward:
             self._cache.clear()
             self._vectors.clear()

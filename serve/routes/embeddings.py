@@ -16,7 +16,6 @@ from foundation.engine.base import Engine
 from prompts.errors import UnknownError
 from prompts.tree import Piece
 from serve.bodies import StrictRoute
-from serve.models import ServedModel
 from serve.problems import FieldProblem, Problem, responses
 from serve.routes.rank import unless_gone
 from serve.schemas import EmbeddingRequest
@@ -63,31 +62,19 @@ class EmbeddingReply(BaseModel):
 async def embeddings(body: EmbeddingRequest, request: Request, services: CurrentServices) -> EmbeddingReply:
     """Vectors of texts, each of length one: those by which the source `embedding` finds items."""
     model, texts = services.model, [body.input] if isinstance(body.input, str) else body.input
-    _check(body, model, texts)
+    if body.model not in (model.name, model.version):
+        raise UnknownError(f"no model {quoted(body.model)} serves; the one that does is '{model.name}'")
     with model.used():
         rows_TD, tokens = await unless_gone(
             request, services.embedding.run(_embedded, model.engine, texts, services.ledger.tenant)
         )
     if body.dimensions not in (None, rows_TD.shape[1]):
-        _refuse("#/dimensions", f"should be {rows_TD.shape[1]}, which this model's vectors have, or left out")
+        pointer, detail = "#/dimensions", f"should be {rows_TD.shape[1]}, which this model's vectors have, or left out"
+        wrong = FieldProblem(pointer=pointer, detail=detail)
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"{pointer}: {detail}", errors=[wrong])
     data = [Embedding(index=place, embedding=_told(row, body)) for place, row in enumerate(rows_TD)]
     usage = EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens)
     return EmbeddingReply(data=data, model=model.version, usage=usage)
-
-
-def _check(body: EmbeddingRequest, model: ServedModel, texts: Sequence[str]) -> None:
-    if body.model not in (model.name, model.version):
-        raise UnknownError(f"no model {quoted(body.model)} serves; the one that does is '{model.name}'")
-    if not texts:
-        _refuse("#/input", "should have at least one text")
-    for place, text in enumerate(texts):
-        if not text:
-            _refuse("#/input" if isinstance(body.input, str) else f"#/input/{place}", "should not be empty")
-
-
-def _refuse(pointer: str, detail: str) -> None:
-    wrong = [FieldProblem(pointer=pointer, detail=detail)]
-    raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"{pointer}: {detail}", errors=wrong)
 
 
 def _embedded(engine: Engine, texts: Sequence[str], salt: str) -> tuple[npt.NDArray[np.float32], int]:

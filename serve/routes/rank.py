@@ -11,7 +11,6 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from prompts.errors import CapacityError
 from serve import pipeline
 from serve.bodies import StrictRoute
 from serve.doors import CurrentKey, charge
@@ -42,11 +41,7 @@ async def rank(
     The reply comes by the deadline. If the model cannot answer by then, the slate is the retrieval order, with
     `degraded: true` and the reason: `deadline`, `engine` or `capacity`.
     """
-    try:
-        return await unless_gone(request, pipeline.rank(body, surface, services, request.state.arrived))
-    except CapacityError:
-        detail = "too many requests wait for their candidates; try again in a moment"
-        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"}) from None
+    return await unless_gone(request, pipeline.rank(body, surface, services, request.state.arrived))
 
 
 class Failed(BaseModel):

@@ -9,12 +9,11 @@ from http import HTTPStatus
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field, JsonValue
 
-from prompts.errors import CapacityError
 from prompts.tree import Piece
 from serve import pipeline
 from serve.bodies import StrictRoute
 from serve.doors import CurrentKey, check_surface
-from serve.problems import Problem, responses
+from serve.problems import responses
 from serve.routes.rank import unless_gone
 from serve.schemas import Attributes, InlineCandidate, InlineMember, RankReply, RankRequest, Reason, RerankRequest
 from serve.served import ServedSurface, over
@@ -104,13 +103,9 @@ async def _reranked(
 ) -> RerankReply:
     check_surface(key, body.model)
     surface = services.surface(body.model)
-    try:
-        with surface.model.used():
-            ranking = _ranked(body, surface, services, request.state.arrived)
-            reply, tokens = await unless_gone(request, ranking)
-    except CapacityError:
-        detail = "too many requests wait; try again in a moment"
-        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"}) from None
+    with surface.model.used():
+        ranking = _ranked(body, surface, services, request.state.arrived)
+        reply, tokens = await unless_gone(request, ranking)
     told = [f"degraded: {reply.reason}"] if reply.degraded else []
     return RerankReply(
         id=uuid.uuid4().hex,

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, cast
 
@@ -36,7 +37,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from prompts.errors import LedgerError, UnknownError
 from surfaces.ledger import schema
-from surfaces.ledger.connection import connect, reading, writing
+from surfaces.ledger.connection import connect, reading, together, writing
 from surfaces.ledger.exposures import COLUMNS, Exposure, Shown, row_of, shown_of, without_item
 from surfaces.ledger.records import (
     ITEM_FIELDS,
@@ -225,6 +226,10 @@ class Ledger:
             raise UnknownError(f"unknown {noun} {quoted(missing[0])}{more}; the ledger must hold it first")
 
     # Reading
+
+    def together(self) -> AbstractContextManager[None]:
+        """What this thread reads inside is of one moment, and read faster."""
+        return together(self._engine)
 
     def item(self, item_id: str) -> Item:
         """The item. Raises UnknownError."""

@@ -103,6 +103,7 @@ class AlsSource(SourceKind):
     """
 
     label: ClassVar[str] = "taste"
+    of_history: ClassVar[bool] = True
     of_new: ClassVar[float | None] = NOTHING
     type: Literal["als"]
     factors: int = Field(FACTORS, ge=1, le=512, description="How many numbers tell a taste.")

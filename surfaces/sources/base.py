@@ -228,12 +228,14 @@ class SourceKind(Strict):
     `where` names keys that say where the source finds what it needs: as an adviser it takes them from the surface's own
     source of its type. `of_new` is the score that an item has which nobody has chosen yet; None where the source judges
     new items as it does others, by their text or their attributes. `of_model`: the source asks the model for something,
-    and is made anew with each model; the others get none.
+    and is made anew with each model; the others get none. `of_history`: what it scores depends on the history alone, so
+    that it may be kept for the next visit with the same history.
     """
 
     label: ClassVar[str] = ""
     of_new: ClassVar[float | None] = None
     of_model: ClassVar[bool] = False
+    of_history: ClassVar[bool] = False
     where: ClassVar[tuple[str, ...]] = ()
     type: str
     name: Annotated[Name | None, Field(description="What replies call it; by default its type.")] = None

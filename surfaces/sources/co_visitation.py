@@ -66,6 +66,7 @@ class CoVisitationSource(SourceKind):
     """Items that members with a similar timeline chose."""
 
     label: ClassVar[str] = "chosen together"
+    of_history: ClassVar[bool] = True
     of_new: ClassVar[float | None] = NOTHING
     type: Literal["co_visitation"]
 

@@ -87,6 +87,7 @@ class EaseSource(SourceKind):
     """
 
     label: ClassVar[str] = "fits chosen"
+    of_history: ClassVar[bool] = True
     of_new: ClassVar[float | None] = NOTHING
     type: Literal["ease"]
     l2: float = Field(

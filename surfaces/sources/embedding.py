@@ -46,6 +46,7 @@ class EmbeddingSource(SourceKind):
     """Items whose text is near to what the member chose."""
 
     label: ClassVar[str] = "alike"
+    of_history: ClassVar[bool] = True
     of_model: ClassVar[bool] = True
     type: Literal["embedding"]
 

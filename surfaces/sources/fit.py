@@ -50,7 +50,8 @@ def fit_anew(before: Retrieval, materials: Materials) -> Retrieval:
     fitted = tuple(fit_source(kind, materials) if kind.of_model else fit for kind, fit in pairs)
     vectors = materials.vectors if surface.reads_vectors else None
     told = evidence_only(materials) if any(map(_of_model, surface.evidence)) else before
-    return replace(before, sources=fitted, vectors=vectors, advisers=told.advisers, overall=told.overall)
+    found = replace(before, sources=fitted, vectors=vectors, advisers=told.advisers)
+    return replace(found, overall=told.overall, opinions=told.opinions)
 
 
 def fit_to(items: Sequence[Item], surface: SurfaceSpec, ledger: Ledger, engine: Engine) -> Retrieval:
@@ -109,7 +110,7 @@ def advisers(materials: Materials) -> tuple[Adviser, ...]:
         where = {key: getattr(own, key) for key in kind.where} if own else {}
         source = _fitted(kind.model_validate({"type": name, "k": 1, **where}), materials)
         if not isinstance(source, Learner) or source.learned:
-            found.append(Adviser(name, kind.label, source, kind.of_new))
+            found.append(Adviser(name, kind.label, source, kind.of_new, kind.of_history))
     return tuple(found)
 
 

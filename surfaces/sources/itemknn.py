@@ -104,6 +104,7 @@ class ItemKnnSource(SourceKind):
     """Items that the same members chose as the items of the whole timeline: the classical nearest neighbours."""
 
     label: ClassVar[str] = "similar to chosen"
+    of_history: ClassVar[bool] = True
     of_new: ClassVar[float | None] = NOTHING
     type: Literal["itemknn"]
     neighbours: int = Field(

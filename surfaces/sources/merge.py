@@ -14,7 +14,8 @@ from surfaces.evidence import NONE, evidence_piece, levels
 from surfaces.filters.base import FilterKind
 from surfaces.ledger.records import Item
 from surfaces.sources.base import NOTHING, Indices, Source, best, history_of, retrieve
-from surfaces.sources.overall import OVERALL, Overall
+from surfaces.sources.opinions import Opinion, Opinions
+from surfaces.sources.overall import OVERALL, Overall, together
 from surfaces.sources.popular import Popular
 from surfaces.sources.vectors import Vectors
 from surfaces.visit import Visit
@@ -46,12 +47,13 @@ class Fitted(NamedTuple):
 
 
 class Adviser(NamedTuple):
-    """A source whose opinion leaves carry: its type, what it is called there, and what it says of new items."""
+    """A source whose opinion leaves carry: its type, what it is called there, and what its kind tells of it."""
 
     name: str
     label: str
     source: Source
     of_new: float | None = None
+    of_history: bool = False
 
 
 @runtime_checkable
@@ -68,7 +70,7 @@ class Retrieval:
     """A surface's fitted sources. `last_resort` is asked when none of them knows anything.
 
     `advisers` are the sources whose opinions the leaves carry, and `overall` weighs what they say together, where the
-    leaves carry that, too; `vectors` are the items', where the surface reads them.
+    leaves carry that, too; `opinions` keeps what they said. `vectors` are the items', where the surface reads them.
     Events with an `unwanted` action say nothing of what a member likes. `people` tells which item a member is: nobody
     is a candidate for themselves.
     """
@@ -83,6 +85,7 @@ class Retrieval:
     unwanted: frozenset[str] = frozenset()
     people: Mapping[str, str] = field(default_factory=dict)
     overall: Overall | None = None
+    opinions: Opinions = field(default_factory=Opinions, compare=False)
 
     def history(self, visit: Visit) -> Indices:
         """What the member chose, as indices of items."""
@@ -93,10 +96,12 @@ class Retrieval:
         if not self.advisers:
             return []
         history_H = self.history(visit)
-        said_AI = np.stack([adviser.source.scores(history_H, visit) for adviser in self.advisers])
+        opinions = [self._opinion(adviser, history_H, visit) for adviser in self.advisers]
+        said_AI = np.stack([opinion.scores_I for opinion in opinions])
         labels = [adviser.label for adviser in self.advisers]
         if self.overall:
-            said_AI = self.overall.read([adviser.name for adviser in self.advisers], said_AI, history_H)
+            parts = [opinion.part_I for opinion in opinions if opinion.part_I is not None]
+            said_AI = np.concatenate([said_AI, together(said_AI, parts)[None]])
             labels.append(OVERALL)
         places = np.array([self.index.get(item_id, -1) for item_id in item_ids], dtype=np.int64)
         known = places >= 0
@@ -104,6 +109,18 @@ class Retrieval:
         for row, said_I in enumerate(said_AI):
             found_AL[row, known] = levels(said_I, history_H, places[known])
         return [evidence_piece(labels, row, compress=compress) for row in found_AL.T.tolist()]
+
+    def _opinion(self, adviser: Adviser, history_H: Indices, visit: Visit) -> Opinion:
+        """What an adviser says of every item, as it is kept where the history says it all."""
+        key = adviser.name, history_H.tobytes()
+        found = self.opinions.find(key) if adviser.of_history else None
+        if found is None:
+            scores_I = adviser.source.scores(history_H, visit)
+            part_I = self.overall.part(adviser.name, scores_I, history_H) if self.overall else None
+            found = Opinion(scores_I, part_I)
+            if adviser.of_history:
+                self.opinions.keep(key, found)
+        return found
 
     def gather(self, visit: Visit, brought: Iterable[str] = ()) -> list[Candidate]:
         """Candidates for a visit that pass every filter, by reciprocal-rank fusion of the sources' lists.

@@ -55,20 +55,30 @@ class Overall:
 
     weights: Mapping[str, Sequence[float]]
 
+    def part(self, name: str, scores_I: Scores, seen_H: Indices) -> Scores:
+        """[items]: what one adviser adds."""
+        total_I = np.zeros(len(scores_I))
+        for weight, feature_I in zip(self.weights.get(name, EQUAL), _features(scores_I, seen_H), strict=True):
+            if weight:
+                total_I += weight * feature_I
+        return total_I
+
     def scores(self, names: Sequence[str], found_AI: Scores, seen_H: Indices) -> Scores:
         """[items]: the weighted sum of what the advisers of those names say; `NOTHING` where all of them are silent."""
-        total_I = np.zeros(found_AI.shape[1])
-        for name, scores_I in zip(names, found_AI, strict=True):
-            for weight, feature_I in zip(self.weights.get(name, EQUAL), _features(scores_I, seen_H), strict=True):
-                if weight:
-                    total_I += weight * feature_I
-        total_I[np.isneginf(found_AI).all(axis=0)] = NOTHING
-        return total_I
+        parts = (self.part(name, scores_I, seen_H) for name, scores_I in zip(names, found_AI, strict=True))
+        return together(found_AI, parts)
 
     def read(self, names: Sequence[str], found_AI: Scores, seen_H: Indices) -> Scores:
         """[advisers + 1, items]: what the advisers say, and at last what they say together."""
-        together_I: Scores = self.scores(names, found_AI, seen_H)
-        return np.concatenate([found_AI, together_I[None]])
+        total_I: Scores = self.scores(names, found_AI, seen_H)
+        return np.concatenate([found_AI, total_I[None]])
+
+
+def together(found_AI: Scores, parts: Iterable[Scores]) -> Scores:
+    """[items]: the sum of the advisers' parts; `NOTHING` where all of them are silent."""
+    total_I: Scores = np.sum([np.zeros(found_AI.shape[1]), *parts], axis=0)
+    total_I[np.isneginf(found_AI).all(axis=0)] = NOTHING
+    return total_I
 
 
 def learned(names: Sequence[str], cases: Iterable[Case], seed: int = 0) -> Overall:

@@ -201,6 +201,7 @@ class SasRecSource(SourceKind):
     """
 
     label: ClassVar[str] = "sequence"
+    of_history: ClassVar[bool] = True
     of_new: ClassVar[float | None] = NOTHING
     type: Literal["sasrec"]
     dim: int = Field(64, ge=2, le=1024, multiple_of=2, description="Numbers that stand for an item.")

@@ -121,6 +121,7 @@ class SlistSource(SourceKind):
     """Items that come next after the last ones, by weights from item to item that explain all members' next choices."""
 
     label: ClassVar[str] = "comes next"
+    of_history: ClassVar[bool] = True
     of_new: ClassVar[float | None] = NOTHING
     type: Literal["slist"]
     l2: float = Field(L2, gt=0, le=1_000_000, description="The more, the less a weight counts that rests on few.")

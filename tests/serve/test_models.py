@@ -234,7 +234,7 @@ def test_a_model_that_cannot_rank_a_surface_is_refused(client: Client, folder: P
     models.build(tiny_config(vocab_size=len(encoder.tokenizer))).save(folder / "two", encoder)
     assert client.ask("PUT", "/v1/surfaces/other", OTHER.encode()).status == 201
     reply = change(client, "two")
-    assert (reply.status, "share" in reply.json["detail"]) == (422, True), reply.text
+    assert (reply.status, "begin with the same token" in reply.json["detail"]) == (422, True), reply.text
     assert utilities(client)[0].startswith("one@")
 
 

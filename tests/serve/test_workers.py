@@ -105,3 +105,57 @@ def test_closed_it_refuses() -> None:
     with pytest.raises(CapacityError, match="closed"):
         run(workers.run(int))
     assert workers.inside == 0
+
+
+def test_flows_have_their_turns(gate: threading.Event) -> None:
+    """Four of one flow came before two of another: the second flow's first is next but one."""
+    workers = Workers("reading", threads=1, room=99)
+    ran: list[str] = []
+
+    async def main() -> None:
+        first = asyncio.create_task(workers.run_in("flood", gate.wait, 10))
+        await until_inside(workers, 1)
+        tasks = []
+        for name in ("flood 1", "flood 2", "flood 3", "other 1", "other 2"):
+            tasks.append(asyncio.create_task(workers.run_in(name.split()[0], ran.append, name)))
+            await until_inside(workers, 1 + len(tasks))
+        gate.set()
+        await asyncio.gather(first, *tasks)
+
+    run(main())
+    assert ran == ["flood 1", "other 1", "flood 2", "other 2", "flood 3"]
+
+
+def test_where_it_is_full_the_flood_makes_room(gate: threading.Event) -> None:
+    workers = Workers("reading", threads=1, room=5)
+
+    async def main() -> None:
+        flood = [asyncio.create_task(workers.run_in("flood", gate.wait, 10)) for _ in range(5)]
+        await until_inside(workers, 5)
+        with pytest.raises(CapacityError, match="reading"):
+            await workers.run_in("flood", gate.wait)
+        other = asyncio.create_task(workers.run_in("other", str, 7))
+        with pytest.raises(CapacityError, match="reading"):
+            await flood[-1]
+        assert workers.inside == 5
+        gate.set()
+        assert await other == "7"
+        assert await asyncio.gather(*flood[:-1]) == [True] * 4
+
+    run(main())
+    assert workers.inside == 0
+
+
+def test_a_flow_waits_for_its_own_turns_alone(gate: threading.Event) -> None:
+    workers = Workers("reading", threads=1, room=99)
+
+    async def main() -> None:
+        await workers.run(threading.Event().wait, 0.1)
+        tasks = [asyncio.create_task(workers.run_in("flood", gate.wait, 10)) for _ in range(11)]
+        await until_inside(workers, 11)
+        assert workers.expects("flood") == pytest.approx(1.1, rel=0.3)
+        assert workers.expects("other") == pytest.approx(0.2, rel=0.3), "what runs, and one of the flood's"
+        gate.set()
+        await asyncio.gather(*tasks)
+
+    run(main())

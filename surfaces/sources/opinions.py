@@ -1,0 +1,58 @@
+"""What advisers said of every item, kept for the next visit with the same history: another surface, the next page."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from threading import Lock
+from typing import NamedTuple
+
+from surfaces.sources.base import Scores
+
+ROOM_BYTES = 32 << 20
+"""So much is kept of one surface; what was not asked for longest goes first."""
+
+Key = tuple[str, bytes]
+"""An adviser's name, and a history."""
+
+
+class Opinion(NamedTuple):
+    """[items] of one adviser: its scores, and what it adds to what all say together, where that is told."""
+
+    scores_I: Scores
+    part_I: Scores | None
+
+
+class Opinions:
+    """Opinions by adviser and history. May be used from any thread."""
+
+    def __init__(self, room_bytes: int = ROOM_BYTES) -> None:
+        self.room_bytes, self.bytes = room_bytes, 0
+        self._kept: OrderedDict[Key, Opinion] = OrderedDict()
+        self._lock = Lock()
+
+    def find(self, key: Key) -> Opinion | None:
+        """The opinion, if it is kept."""
+        with self._lock:
+            if found := self._kept.get(key):
+                self._kept.move_to_end(key)
+            return found
+
+    def keep(self, key: Key, opinion: Opinion) -> None:
+        """Keeps an opinion, and drops others where there is no room."""
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = opinion
+                self.bytes += _size(key, opinion)
+            while self.bytes > self.room_bytes:
+                self.bytes -= _size(*self._kept.popitem(last=False))
+
+    def forget(self) -> None:
+        """Drops all."""
+        with self._lock:
+            self._kept.clear()
+            self.bytes = 0
+
+
+def _size(key: Key, opinion: Opinion) -> int:
+    part = 0 if opinion.part_I is None else opinion.part_I.nbytes
+    return len(key[1]) + opinion.scores_I.nbytes + part
