@@ -24,6 +24,7 @@ from foundation.engine.base import Engine, LeafScores, TokenTree
 from prompts.errors import CapacityError, TreeError
 from serve.degraded import DegradedError
 from serve.figures import Figures
+from serve.lane import Lane
 from serve.schemas import Reason
 from surfaces.adapters import Adaptable
 
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 MEASURED_SLOTS = 256  # a smaller batch is mostly overhead and says little about the pace
 FAILURES = 3  # forwards in a row that end in an error, until the engine is left alone
 FIRST_S, LONGEST_S = 0.1, 1.0  # for how long: twice as long each time
+PATIENCE_S = 0.02  # so much later than it came the engine has its turn, where others compute
 OPTIMISM = 0.7  # a request is refused only if an engine this much faster than lately would still be late
 
 
@@ -123,6 +125,7 @@ class Batcher:
     pace: Pace = field(default_factory=Pace)
     breaker: Breaker = field(default_factory=Breaker)
     figures: Figures = field(default_factory=Figures)
+    lane: Lane | None = None
 
     def __post_init__(self) -> None:
         self._waiting: set[_Waiting] = set()
@@ -262,9 +265,28 @@ class Batcher:
         while True:
             await self._arrived.wait()
             await asyncio.sleep(self.limits.gather_s)
-            batch = self._take(asyncio.get_running_loop().time())
-            if batch:
-                await self._run(batch, thread)
+            async with self._turn(thread):
+                batch = self._take(asyncio.get_running_loop().time())
+                if batch:
+                    await self._run(batch, thread)
+
+    @asynccontextmanager
+    async def _turn(self, thread: ThreadPoolExecutor) -> AsyncIterator[None]:
+        """The engine's turn. It is patient: what is put into words meanwhile is part of the batch."""
+        if self.lane is None:
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        waiting = loop.run_in_executor(thread, self.lane.acquire, PATIENCE_S)
+        try:
+            await asyncio.shield(waiting)
+        except asyncio.CancelledError:
+            waiting.add_done_callback(lambda _: self.lane.release() if self.lane else None)
+            raise
+        try:
+            yield
+        finally:
+            self.lane.release()
 
     def _take(self, now: float) -> list[_Waiting]:
         """Trees that fit into one forward, and make none of them late: of each flow the most urgent ones."""

@@ -22,6 +22,7 @@ from serve.batcher import Batcher, Limits
 from serve.experiments import Traffic
 from serve.figures import Figures
 from serve.health import Health
+from serve.lane import Lane
 from serve.models import Opened, ServedModel
 from serve.served import ServedSurface, make_ready
 from serve.settings import Settings
@@ -49,6 +50,16 @@ class Forgetful(Protocol):
 
     def forget(self) -> None:
         """Forgets every trunk."""
+        ...
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """An engine that tells where it computes."""
+
+    @property
+    def accelerated(self) -> bool:
+        """Whether that is not this machine's processor."""
         ...
 
 
@@ -83,13 +94,15 @@ class Services:
         self.figures, self.traces = Figures(), Traces()
         self.settings = settings = settings or Settings()
         self.adapter_folder = adapters
+        self.lane = Lane()
         self.model = self.model_of(engine.model_version.partition("@")[0], Opened(engine, calibrations))
         self.former: Former | None = None
         self.leaving = False
         room = settings.retrieval_room
-        self.retrieval = Workers("retrieval", threads=settings.retrieval_threads, room=room)
-        self.composing = Workers("composing", threads=1, room=room)
-        self.judging = Workers("judging", threads=1, room=room)
+        threads, local = settings.retrieval_threads, ledger.engine.dialect.name == "sqlite"
+        self.retrieval = Workers("retrieval", threads=threads, room=room, lane=self.lane if local else None)
+        self.composing = Workers("composing", threads=1, room=room, lane=self.lane)
+        self.judging = Workers("judging", threads=1, room=room, lane=self.lane)
         self.ingestion = Workers("ingestion", threads=2, room=settings.ingestion_room)
         self.embedding = Workers("embedding", threads=1, room=settings.embedding_room)
         self.writing = Lock()
@@ -150,7 +163,8 @@ class Services:
         """A model with what belongs to it, that takes no work yet. Raises ConfigError for no folder of adapters."""
         engine, settings = opened.engine, self.settings
         limits = Limits(settings.batch_slots, settings.queue_slots, settings.gather_ms / 1000)
-        batcher = Batcher(engine, limits, figures=self.figures)
+        elsewhere = isinstance(engine, Placed) and engine.accelerated
+        batcher = Batcher(engine, limits, figures=self.figures, lane=None if elsewhere else self.lane)
         adapters = Adapters(engine, self.adapter_folder)
         return ServedModel(name, engine, batcher, adapters, opened.calibrations)
 

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
 from typing import Any, ParamSpec, TypeVar
 
 from prompts.errors import CapacityError
+from serve.lane import Lane
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,13 +36,13 @@ class _Job:
 
 
 class Workers:
-    """A few threads under one name. `room` bounds what runs and waits together."""
+    """A few threads under one name. `room` bounds what runs and waits together; work that computes shares a `lane`."""
 
-    def __init__(self, name: str, *, threads: int, room: int) -> None:
-        self.name, self.threads, self.room = name, threads, room
+    def __init__(self, name: str, *, threads: int, room: int, lane: Lane | None = None) -> None:
+        self.name, self.threads, self.room, self.lane = name, threads, room, lane
         self.inside = 0
         self._seconds = 0.0
-        self._flows: OrderedDict[str, deque[_Job]] = OrderedDict()
+        self._flows: OrderedDict[str, dict[_Job, None]] = OrderedDict()
         self._lock = Lock()
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)
 
@@ -91,7 +92,7 @@ class Workers:
             if self.inside >= self.room:
                 giving = self._who_gives(job.flow)
             self.inside += 1
-            self._flows.setdefault(job.flow, deque()).append(job)
+            self._flows.setdefault(job.flow, {})[job] = None
         if giving is not None:
             giving.future.set_exception(CapacityError(f"too much work waits for {self.name}"))
 
@@ -100,7 +101,7 @@ class Workers:
         longest = max(self._flows, key=lambda name: len(self._flows[name]), default=flow)
         if longest == flow or len(self._flows[longest]) <= len(self._flows.get(flow, ())) + 1:
             raise CapacityError(f"too much work waits for {self.name}")
-        return self._flows[longest][-1]
+        return next(reversed(self._flows[longest]))
 
     def _leave(self, job: _Job, _: Future[Any]) -> None:
         """A job is done, or nobody waits for it any longer."""
@@ -109,9 +110,8 @@ class Workers:
             self._off(job)
 
     def _off(self, job: _Job) -> None:
-        jobs = self._flows.get(job.flow, deque())
-        with suppress(ValueError):  # its turn had come
-            jobs.remove(job)
+        jobs = self._flows.get(job.flow, {})
+        jobs.pop(job, None)  # or its turn had come
         if not jobs:
             self._flows.pop(job.flow, None)
 
@@ -121,7 +121,7 @@ class Workers:
             if not self._flows:
                 return None
             flow = next(iter(self._flows))
-            job = self._flows[flow][0]
+            job = next(iter(self._flows[flow]))
             self._flows.move_to_end(flow)
             self._off(job)
             return job
@@ -132,7 +132,8 @@ class Workers:
             return
         began = time.monotonic()
         try:
-            result = job.work()
+            with self.lane.held() if self.lane else nullcontext():
+                result = job.work()
         except BaseException as error:
             job.future.set_exception(error)
         else:

@@ -108,6 +108,11 @@ class TorchEngine:
         return cls(ranker, encoder, f"{folder.name}@{models.version(folder)}", settings, device)
 
     @property
+    def accelerated(self) -> bool:
+        """Whether it computes on another device than the processor."""
+        return self.ranker.device.type != "cpu"
+
+    @property
     def cache_stats(self) -> CacheStats:
         """What the cache of trunks and stems did so far."""
         return self._cache.stats
