@@ -63,6 +63,6 @@ def create_app(
     for part in (rank, surfaces, rerank, embeddings, model, ledger, health, metrics):
         app.include_router(part.router)
     document.install(app, services.settings)
-    app.add_middleware(Doors, keys=keys)
+    app.add_middleware(Doors, keys=keys, full=services.full)
     app.add_middleware(Watch, services=services)
     return app

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Annotated, Literal, NamedTuple
 
@@ -17,9 +17,9 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as Connection
 
-from prompts.errors import ConfigError
+from prompts.errors import CapacityError, ConfigError
 from serve.keys import ANYONE, Key, Keys, Scope
-from serve.problems import Problem, problem_response
+from serve.problems import Problem, problem_of, problem_response
 
 Needs = Scope | Literal["open"]
 """A scope; or `open`, for what anyone may ask with or without a key: the probes of whoever runs the server."""
@@ -52,8 +52,14 @@ ROUTES: Mapping[str, Mapping[str, Needs]] = {
 }
 """Which scope each route needs, by its path and method."""
 
+RANK = "/v1/surfaces/{surface}/rank"
+
 UNKNOWN = "(unknown)"
 """What logs and figures call a path that is none of the routes."""
+
+
+Full = Callable[[str], float]
+"""Of a surface: seconds to stay away, or 0."""
 
 
 class Place(NamedTuple):
@@ -96,22 +102,25 @@ def _loopback(host: str) -> bool:
 
 
 class Doors:
-    """The ASGI middleware that lets requests in, or answers 401, 403 or 429."""
+    """The ASGI middleware that lets requests in, or answers 401, 403, 429, or 503 where there is no room at all."""
 
-    def __init__(self, app: ASGIApp, keys: Keys) -> None:
-        self.app, self.keys = app, keys
+    def __init__(self, app: ASGIApp, keys: Keys, full: Full = lambda _: 0.0) -> None:
+        """`full` tells of a surface how long to stay away from it, where a ranking there would only wait in vain."""
+        self.app, self.keys, self.full = app, keys, full
 
     async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
         """Passes on a request whose key allows what it asks for; the key goes with it."""
         if scope["type"] == "http":
             place = place_of(scope["method"], scope["path"])
             scope["place"], scope["key"] = place, ANYONE
-            if self.keys and place.needs != "open":
-                try:
+            try:
+                if self.keys and place.needs != "open":
                     scope["key"] = self._key(Headers(scope=scope), place)
-                except Problem as problem:
-                    await problem_response(problem)(scope, receive, send)
-                    return
+                if place.route == RANK and place.surface and (wait_s := self.full(place.surface)):
+                    raise CapacityError("too many requests wait for their candidates", wait_s)
+            except (Problem, CapacityError) as error:
+                await problem_response(problem_of(error))(scope, receive, send)
+                return
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
             return

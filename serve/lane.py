@@ -15,7 +15,7 @@ from itertools import count
 
 
 class Lane:
-    """Held by one at a time. Whoever waits is let in by when they came, those with `patience` as if they came later."""
+    """Held by one at a time. Whoever waits is let in by when they came, as if it were `patience_s` later."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -42,9 +42,9 @@ class Lane:
                 self._busy = False
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self, patience_s: float = 0.0) -> Iterator[None]:
         """A turn, for what happens inside."""
-        self.acquire()
+        self.acquire(patience_s)
         try:
             yield
         finally:

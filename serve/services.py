@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from threading import Lock, RLock
 from typing import Annotated, NamedTuple, Protocol, runtime_checkable
@@ -22,6 +23,7 @@ from serve.batcher import Batcher, Limits
 from serve.experiments import Traffic
 from serve.figures import Figures
 from serve.health import Health
+from serve.lag import Lag
 from serve.lane import Lane
 from serve.models import Opened, ServedModel
 from serve.served import ServedSurface, make_ready
@@ -37,6 +39,11 @@ from surfaces.spec import SurfaceSpec, check_answers
 from surfaces.spec_file import read_spec
 
 logger = logging.getLogger(__name__)
+
+FULL = 0.5
+"""Of the time up to the deadline the wait for candidates may take so much: beyond, no slate would be in time."""
+FIRST_S = 1_000.0
+"""What is begun is ended first: else all that waits ends late together."""
 
 Progress = Callable[[str], None]
 """Called with the name of each step as it begins."""
@@ -94,15 +101,16 @@ class Services:
         self.figures, self.traces = Figures(), Traces()
         self.settings = settings = settings or Settings()
         self.adapter_folder = adapters
-        self.lane = Lane()
+        self.lane, self.lag = Lane(), Lag()
         self.model = self.model_of(engine.model_version.partition("@")[0], Opened(engine, calibrations))
         self.former: Former | None = None
         self.leaving = False
         room = settings.retrieval_room
         threads, local = settings.retrieval_threads, ledger.engine.dialect.name == "sqlite"
         self.retrieval = Workers("retrieval", threads=threads, room=room, lane=self.lane if local else None)
-        self.composing = Workers("composing", threads=1, room=room, lane=self.lane)
-        self.judging = Workers("judging", threads=1, room=room, lane=self.lane)
+        self.composing = Workers("composing", threads=1, room=room, lane=self.lane, patience_s=-FIRST_S)
+        self.judging = Workers("judging", threads=1, room=room, lane=self.lane, patience_s=-2 * FIRST_S)
+        self.shedding = cycle((False, True))
         self.ingestion = Workers("ingestion", threads=2, room=settings.ingestion_room)
         self.embedding = Workers("embedding", threads=1, room=settings.embedding_room)
         self.writing = Lock()
@@ -171,7 +179,7 @@ class Services:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Takes requests until it is left."""
-        async with self.traffic.running():
+        async with self.traffic.running(), self.lag.running():
             await self.model.start()
             try:
                 yield
@@ -180,6 +188,15 @@ class Services:
                     await model.stop(wait_s=0.0)
                 for workers in (self.retrieval, self.composing, self.judging, self.ingestion, self.embedding):
                     workers.close()
+
+    def wait(self, name: str) -> float:
+        """Seconds until a request for the surface that comes now has its candidates, by what they took lately."""
+        return self.retrieval.expects(name) + self.lag.seconds
+
+    def full(self, name: str) -> float:
+        """Seconds to stay away from a surface, where a request that keeps its deadline would wait in vain; else 0."""
+        served, wait_s = self._served.get(name), self.wait(name)
+        return wait_s if served and wait_s > FULL * served.spec.fallback.deadline_ms / 1000 else 0.0
 
     def surface_names(self) -> list[str]:
         """The surfaces that are ready, by name."""

@@ -36,10 +36,15 @@ class _Job:
 
 
 class Workers:
-    """A few threads under one name. `room` bounds what runs and waits together; work that computes shares a `lane`."""
+    """A few threads under one name. `room` bounds what runs and waits together.
 
-    def __init__(self, name: str, *, threads: int, room: int, lane: Lane | None = None) -> None:
-        self.name, self.threads, self.room, self.lane = name, threads, room, lane
+    Work that computes shares a `lane`; less `patience_s` lets it in before other work there.
+    """
+
+    def __init__(
+        self, name: str, *, threads: int, room: int, lane: Lane | None = None, patience_s: float = 0.0
+    ) -> None:
+        self.name, self.threads, self.room, self.lane, self.patience_s = name, threads, room, lane, patience_s
         self.inside = 0
         self._seconds = 0.0
         self._flows: OrderedDict[str, dict[_Job, None]] = OrderedDict()
@@ -132,7 +137,7 @@ class Workers:
             return
         began = time.monotonic()
         try:
-            with self.lane.held() if self.lane else nullcontext():
+            with self.lane.held(self.patience_s) if self.lane else nullcontext():
                 result = job.work()
         except BaseException as error:
             job.future.set_exception(error)
