@@ -276,17 +276,18 @@ class Batcher:
         if self.lane is None:
             yield
             return
-        loop = asyncio.get_running_loop()
-        waiting = loop.run_in_executor(thread, self.lane.acquire, PATIENCE_S)
+        lane, loop = self.lane, asyncio.get_running_loop()
+        waiting = loop.run_in_executor(thread, lane.acquire, PATIENCE_S)
         try:
-            await asyncio.shield(waiting)
+            mine = await asyncio.shield(waiting)
         except asyncio.CancelledError:
-            waiting.add_done_callback(lambda _: self.lane.release() if self.lane else None)
+            waiting.add_done_callback(lambda done: lane.release() if not done.cancelled() and done.result() else None)
             raise
         try:
             yield
         finally:
-            self.lane.release()
+            if mine:
+                lane.release()
 
     def _take(self, now: float) -> list[_Waiting]:
         """Trees that fit into one forward, and make none of them late: of each flow the most urgent ones."""

@@ -13,6 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 
+LIMIT_S = 0.1
+"""So long a turn is waited for: an engine that is slow, or hangs, is in nobody's way."""
+
 
 class Lane:
     """Held by one at a time. Whoever waits is let in by when they came, as if it were `patience_s` later."""
@@ -23,15 +26,22 @@ class Lane:
         self._waiting: list[tuple[float, int, threading.Event]] = []
         self._order = count()
 
-    def acquire(self, patience_s: float = 0.0) -> None:
-        """Waits for the turn."""
+    def acquire(self, patience_s: float = 0.0) -> bool:
+        """Waits for the turn; False where it does not come, and the work is done beside whoever has it."""
         with self._lock:
             if not self._busy:
                 self._busy = True
-                return
-            turn = threading.Event()
-            heapq.heappush(self._waiting, (time.monotonic() + patience_s, next(self._order), turn))
-        turn.wait()
+                return True
+            waits = (time.monotonic() + patience_s, next(self._order), threading.Event())
+            heapq.heappush(self._waiting, waits)
+        if waits[2].wait(LIMIT_S):
+            return True
+        with self._lock:
+            if waits[2].is_set():  # just now
+                return True
+            self._waiting.remove(waits)
+            heapq.heapify(self._waiting)
+            return False
 
     def release(self) -> None:
         """Lets the next one in. May be called from another thread than `acquire`."""
@@ -44,8 +54,9 @@ class Lane:
     @contextmanager
     def held(self, patience_s: float = 0.0) -> Iterator[None]:
         """A turn, for what happens inside."""
-        self.acquire(patience_s)
+        mine = self.acquire(patience_s)
         try:
             yield
         finally:
-            self.release()
+            if mine:
+                self.release()

@@ -40,8 +40,10 @@ from surfaces.spec_file import read_spec
 
 logger = logging.getLogger(__name__)
 
+QUIET_S = 0.05
+"""Waits up to this are those of a server that is not busy."""
 FULL = 0.5
-"""Of the time up to the deadline the wait for candidates may take so much: beyond, no slate would be in time."""
+"""Of the time up to the deadline the wait for candidates may take so much: beyond, there is no room for a request."""
 FIRST_S = 1_000.0
 """What is begun is ended first: else all that waits ends late together."""
 
@@ -190,8 +192,12 @@ class Services:
                     workers.close()
 
     def wait(self, name: str) -> float:
-        """Seconds until a request for the surface that comes now has its candidates, by what they took lately."""
-        return self.retrieval.expects(name) + self.lag.seconds
+        """Seconds until a request for the surface that comes now has its candidates, by what they took lately.
+
+        0 where that is next to nothing.
+        """
+        wait_s = self.retrieval.expects(name) + self.lag.seconds
+        return wait_s if wait_s > QUIET_S else 0.0
 
     def full(self, name: str) -> float:
         """Seconds to stay away from a surface, where a request that keeps its deadline would wait in vain; else 0."""

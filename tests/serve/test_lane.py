@@ -7,7 +7,7 @@ import threading
 import time
 
 from serve.lag import Lag
-from serve.lane import Lane
+from serve.lane import LIMIT_S, Lane
 
 
 def test_one_at_a_time_in_the_order_of_coming() -> None:
@@ -59,3 +59,15 @@ def test_the_lag_is_what_the_loop_was_held_up() -> None:
 
     calm, busy = asyncio.run(main())
     assert calm < 0.05 < busy
+
+
+def test_a_turn_that_does_not_come_is_not_waited_for() -> None:
+    """An engine that hangs in its turn is in nobody's way for longer than a moment."""
+    lane = Lane()
+    lane.acquire()
+    began = time.monotonic()
+    with lane.held():
+        assert LIMIT_S <= time.monotonic() - began < LIMIT_S + 1
+    assert not lane.acquire()
+    lane.release()
+    assert lane.acquire(), "whoever went on without a turn has taken none"
