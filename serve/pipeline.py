@@ -99,9 +99,9 @@ async def rank_on(surface: ServedSurface, request: RankRequest, services: Servic
 
 
 def _busy(services: Services, name: str, room_s: float) -> bool:
-    """Whether this request goes without the model: every other one, while the wait for candidates takes half the time.
+    """Whether this request goes without the model: every other one, while the wait for candidates takes long.
 
-    Raises CapacityError where it would take nearly all of it: not even the slate of the fallback might be in time.
+    Raises CapacityError where it takes too long for any slate.
     """
     wait_s = services.wait(name)
     if wait_s > FULL * room_s:

@@ -9,8 +9,8 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
@@ -96,10 +96,12 @@ class Workers:
         with self._lock:
             if self.inside >= self.room:
                 giving = self._who_gives(job.flow)
+                self._off(giving)
             self.inside += 1
             self._flows.setdefault(job.flow, {})[job] = None
         if giving is not None:
-            giving.future.set_exception(CapacityError(f"too much work waits for {self.name}"))
+            with suppress(InvalidStateError):  # its caller has just gone
+                giving.future.set_exception(CapacityError(f"too much work waits for {self.name}"))
 
     def _who_gives(self, flow: str) -> _Job:
         """The last job of the longest flow. Raises CapacityError where that is about as short as this one."""
