@@ -16,7 +16,6 @@ from prompts.verbalize import TrunkForm, verbalize
 from surfaces.compose import compose
 from surfaces.evaluation.foundation import FoundationMethod
 from surfaces.evaluation.method import Visits
-from surfaces.evaluation.payloads import learnable
 from surfaces.evaluation.protocols import leave_one_out
 from surfaces.examples.mix import Mix
 from surfaces.examples.settings import ExampleSettings
@@ -203,7 +202,7 @@ def test_a_share_of_leaves_carries_words_that_attack_whatever_their_label(
         chosen = {one.leaves[one.chosen] for one in labelled.lists}
         for place, text in enumerate(leaves):
             attacked[place in chosen].append(text not in own)
-            assert text in own or any(words in text for words in learnable())
+            assert any(each in text for each in own), "the words stand beside the item's own"
     assert np.mean(attacked[True]) == pytest.approx(0.3, abs=0.05)
     assert np.mean(attacked[False]) == pytest.approx(0.3, abs=0.05)
 
