@@ -21,10 +21,11 @@ STRETCH_S = 0.2
 
 
 async def swap(stage: Stage) -> Found:
-    """The model and its copy under another name take turns; every reply must name one of the two."""
+    """Two copies of the model take turns; every reply must name one of them, or the one that served first."""
     rounds = stage.rounds(SWAPS)
-    models = [Path(stage.asked.model), _copy(stage)]
-    async with stage.fresh() as server:
+    shelf = stage.asked.folder / "models"
+    models = [_copy(stage, shelf, number) for number in range(2)]
+    async with stage.fresh("--models", str(shelf)) as server:
         await stage.warm(server)
         before = json.loads((await server.pool.ask(encoded("GET", "/readyz"))).body)["model"]
         versions, took, done = set[str](), list[float](), asyncio.Event()
@@ -41,19 +42,20 @@ async def swap(stage: Stage) -> Found:
     return _found(samples, {*versions, before}, took)
 
 
-def _copy(stage: Stage) -> Path:
+def _copy(stage: Stage, shelf: Path, number: int) -> str:
+    """The name of a copy of the model that the server may change to."""
     folder = Path(stage.asked.model)
-    return Path(shutil.copytree(folder, stage.asked.folder / f"{folder.name}-again", dirs_exist_ok=True))
+    return Path(shutil.copytree(folder, shelf / f"{folder.name}-{number}", dirs_exist_ok=True)).name
 
 
-async def _exchange(server: Server, model: Path) -> tuple[str, float]:
+async def _exchange(server: Server, model: str) -> tuple[str, float]:
     """The version that serves now, and how long that took. Raises ConfigError where the model cannot be exchanged."""
     loop = asyncio.get_running_loop()
     began = loop.time()
-    answer = await server.pool.ask(encoded("PUT", "/v1/model", {"model": str(model)}))
+    answer = await server.pool.ask(encoded("PUT", "/v1/model", {"model": model}))
     if answer.status != 200:
         raise ConfigError(f"PUT /v1/model was answered with {answer.status}: {answer.body.decode()[:200]}")
-    return str(json.loads(answer.body)["model"]), loop.time() - began
+    return str(json.loads(answer.body)["version"]), loop.time() - began
 
 
 async def _asked(stage: Stage, server: Server, done: asyncio.Event) -> list[Sample]:
@@ -70,5 +72,5 @@ def _found(samples: list[Sample], versions: set[str], took: list[float]) -> Foun
     row: Row = {"swaps": len(took), "swap_p50_s": percentile(took, 0.5), "swap_max_s": max(took)}
     row |= {"requests": len(samples), "failed": failed, "unknown_model": unknown, "models": ", ".join(sorted(versions))}
     row |= {"degraded": sum(bool(sample.reason) for sample in samples), "statuses": statuses(samples)}
-    bounds = [Bound("failed requests", failed, 0), Bound("replies that name neither model", unknown, 0)]
+    bounds = [Bound("failed requests", failed, 0), Bound("replies that name none of the models", unknown, 0)]
     return Found("the model is exchanged under load", [row], bounds)
