@@ -43,7 +43,7 @@ WHY: Mapping[HTTPStatus, str] = {
     HTTPStatus.FORBIDDEN: "The key is not for this, or not for this surface.",
     HTTPStatus.NOT_FOUND: "Nothing is called by a name in the path or the body.",
     HTTPStatus.REQUEST_TIMEOUT: "The body was too long in coming.",
-    HTTPStatus.CONFLICT: "What comes with the package and is unchanged cannot be taken away.",
+    HTTPStatus.CONFLICT: "It cannot be done as things stand; `detail` says why.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body has more bytes than are read.",
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The body's media type, charset or encoding is none that is read.",
     HTTPStatus.UNPROCESSABLE_ENTITY: "Parts of the body are wrong, or do not fit each other or the ledger; `errors` "

@@ -321,9 +321,9 @@ class Services:
             if isinstance(model.engine, Forgetful):
                 model.engine.forget()
         if self.former:
-            self.former = self.former.without(
-                [name for name, each in self.former.served.items() if each.knows(member_id)]
-            )
+            for each in self.former.served.values():
+                each.retrieval.opinions.forget()
+            self.former = self.former.without([n for n, each in self.former.served.items() if each.knows(member_id)])
         for name, served in list(self._served.items()):
             served.retrieval.opinions.forget()
             if served.knows(member_id):

@@ -19,13 +19,7 @@ from serve.switch import CurrentSwitch, Switch
 
 router = APIRouter(prefix="/v1/model", tags=["model"], route_class=StrictRoute)
 
-PROBLEMS = responses(
-    HTTPStatus.BAD_REQUEST,
-    HTTPStatus.NOT_FOUND,
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    HTTPStatus.UNPROCESSABLE_ENTITY,
-)
+PROBLEMS = responses(HTTPStatus.NOT_FOUND)
 
 
 class ModelLine(BaseModel):

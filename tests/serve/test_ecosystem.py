@@ -133,6 +133,14 @@ def test_what_cannot_be_reranked_is_told(v2: cohere.ClientV2, shared: Client) ->
         assert (reply.status, reply.json["errors"][0]["pointer"]) == (422, pointer), reply.text
 
 
+def test_any_surface_reranks(shared: Client) -> None:
+    """Whatever its sources are: of the documents of a call they have nothing to learn."""
+    for surface in shared.services.surface_names():
+        body = {"model": surface, "query": QUERY, "documents": [{"title": each} for each in DOCUMENTS]}
+        reply = shared.ask("POST", "/v1/rerank", body)
+        assert (reply.status, len(reply.json.get("results", ()))) == (200, 4), (surface, reply.text)
+
+
 def test_odd_documents_are_ranked_all_the_same(shared: Client) -> None:
     documents = ["", "\x00\x1b[31m", "a" * 100_000, "‮‎", {}, {"text": None}, {"text": ["a", {"b": 1}]}, "<|yes|>"]
     reply = shared.ask("POST", "/v1/rerank", {"query": "\x00", "documents": documents})

@@ -234,10 +234,8 @@ def test_the_key_is_told(server: Server) -> None:
     assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
 
 
-@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+@pytest.mark.parametrize(("method", "path"), [each for each in OPERATIONS if ROUTES[each[1]][each[0]] != "open"])
 def test_without_a_key_or_too_often_the_refusal_is_as_documented(server: Server, method: str, path: str) -> None:
-    if ROUTES[path][method] == "open":
-        pytest.skip("anyone may ask")
     case = server.schema[path][method].Case(path_parameters={"surface": "movies", "member_id": "m1"})
     for headers, status in (({}, 401), (server.poor, 429)):
         response = [case.call(server.client.url, headers=headers) for _ in range(2)][-1]
