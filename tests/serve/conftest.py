@@ -147,6 +147,23 @@ def fill(ledger: Ledger) -> None:
     )
 
 
+@pytest.fixture(scope="module")
+def model(tiny_engine: TorchEngine, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The tiny model as a folder."""
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    tiny_engine.ranker.save(folder, tiny_engine.encoder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The small ledger, as a URL."""
+    found = f"sqlite:///{tmp_path_factory.mktemp('ledger') / 'ledger.sqlite'}"
+    with Ledger.open(found) as ledger:
+        fill(ledger)
+    return found
+
+
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     """A small ledger in a file of SQLite."""

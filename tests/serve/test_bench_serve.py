@@ -33,27 +33,10 @@ from serve.services import Services
 from serve.settings import Settings
 from surfaces.ledger.store import Ledger
 from surfaces.registry import Registry
-from tests.serve.conftest import fill, served
+from tests.serve.conftest import served
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 REPLY = b'{"surface": "movies", "degraded": false, "model": "tiny@1"}'
-
-
-@pytest.fixture(scope="module")
-def model(tiny_engine: TorchEngine, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The tiny model as a folder."""
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    tiny_engine.ranker.save(folder, tiny_engine.encoder)
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The small ledger, as a URL."""
-    found = f"sqlite:///{tmp_path_factory.mktemp('ledger') / 'ledger.sqlite'}"
-    with Ledger.open(found) as ledger:
-        fill(ledger)
-    return found
 
 
 @asynccontextmanager

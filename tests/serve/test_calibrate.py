@@ -28,7 +28,7 @@ from surfaces.ledger.store import Ledger
 from surfaces.ledger.tables import import_tables
 from surfaces.registry import Registry
 from surfaces.worlds.network import Network
-from tests.serve.conftest import Client, fill, served
+from tests.serve.conftest import Client, served
 
 LONG = 20_000
 STEPS = Steps(log_odds=(-30.0, -1.0, 0.0, 1.0, 30.0), probabilities=(0.001, 0.02, 0.03, 0.08, 0.09))
@@ -123,14 +123,6 @@ def test_a_surface_that_changed_is_served_uncalibrated_with_one_warning(
 
 
 # The command
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> str:
-    found = f"sqlite:///{tmp_path_factory.mktemp('ledger') / 'ledger.sqlite'}"
-    with Ledger.open(found) as ledger:
-        fill(ledger)
-    return found
 
 
 @pytest.fixture

@@ -15,10 +15,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from foundation.engine.torch import TorchEngine
 from serve.cli import app, main
 from surfaces.ledger.store import Ledger
-from tests.serve.conftest import fill
 
 COMMANDS = [
     ["demo"], ["import"], ["train"], ["evaluate"], ["serve"], ["surface"], ["surface", "check"], ["surface", "list"],
@@ -27,23 +25,6 @@ COMMANDS = [
     ["bench", "headlines"], ["bench", "attacks"], ["bench", "serve"], ["bench", "tenants"],
     ["model"], ["model", "pull"], ["model", "upcycle"], ["model", "plan"], ["calibrate"],
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def model(tiny_engine: TorchEngine, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The tiny model as a folder."""
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    tiny_engine.ranker.save(folder, tiny_engine.encoder)
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The small ledger, as a URL."""
-    found = f"sqlite:///{tmp_path_factory.mktemp('ledger') / 'ledger.sqlite'}"
-    with Ledger.open(found) as ledger:
-        fill(ledger)
-    return found
 
 
 @pytest.fixture(autouse=True)

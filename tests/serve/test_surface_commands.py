@@ -29,14 +29,6 @@ SHAPES = {"movie": fill, "job": fill_jobs, "song": fill_songs, "thing": fill_hos
 
 
 @pytest.fixture(scope="module")
-def model(tiny_engine: TorchEngine, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The tiny model as a folder."""
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    tiny_engine.ranker.save(folder, tiny_engine.encoder)
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
 def urls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A ledger of each shape, by the kind of its items; `none` is empty."""
     folder = tmp_path_factory.mktemp("ledgers")

@@ -1,0 +1,190 @@
+"""Flows that share a batcher fairly, and an engine that fails again and again."""
+
+from __future__ import annotations
+
+import asyncio
+
+from foundation.engine.base import TokenTree
+from prompts.errors import CapacityError
+from serve.batcher import FAILURES, Batcher, Limits
+from tests.serve.batching import now, reason_of, run, until
+from tests.serve.conftest import Controlled, tree_of
+
+
+def test_a_flood_does_not_starve_another_flow(engine: Controlled) -> None:
+    """Each batch has room for two trees; the other flow's one goes with the next batch, though it is less urgent."""
+    tree = engine.read(tree_of(1))
+    engine.delay_s = 0.01
+
+    async def work(batcher: Batcher) -> tuple[int, list[str]]:
+        end = now() + 10
+        done: list[str] = []
+
+        async def ask(flow: str, deadline: float) -> None:
+            await batcher.score(tree, deadline, flow=flow)
+            done.append(flow)
+
+        flood = [asyncio.create_task(ask("flood", end)) for _ in range(40)]
+        await until(lambda: batcher.waiting >= 38 or len(done) > 0)
+        before = len(engine.batches)
+        await ask("other", end + 10)
+        taken = len(engine.batches) - before
+        await asyncio.gather(*flood)
+        return taken, done
+
+    taken, done = run(Batcher(engine, Limits(batch_slots=2 * tree.size, gather_s=0.0)), work)
+    assert taken <= 2, "the one that ran, and the next"
+    assert done.count("flood") == 40
+    assert sorted(engine.batches)[-1] == 2
+
+
+def test_two_flows_get_equal_shares(engine: Controlled) -> None:
+    """However many trees each sends, and however large they are, both are served as many slots while both wait."""
+    small, large = engine.read(tree_of(1)), engine.read(tree_of(12))
+
+    async def work(batcher: Batcher) -> list[tuple[str, int]]:
+        done: list[tuple[str, int]] = []
+
+        async def ask(flow: str, tree: TokenTree) -> None:
+            await batcher.score(tree, now() + 20, flow=flow)
+            done.append((flow, tree.size))
+
+        engine.gate.clear()
+        first = asyncio.create_task(batcher.score(small, now() + 20))
+        await until(lambda: bool(engine.batches))
+        asked = [asyncio.create_task(ask("small", small)) for _ in range(60)]
+        asked += [asyncio.create_task(ask("large", large)) for _ in range(30)]
+        await until(lambda: batcher.waiting == 90)
+        engine.gate.set()
+        await asyncio.gather(first, *asked)
+        return done
+
+    done = run(Batcher(engine, Limits(batch_slots=large.size + small.size, gather_s=0.0)), work)
+    last = max(place for place, (flow, _) in enumerate(done) if flow == "small")
+    served = {flow: sum(size for name, size in done[: last + 1] if name == flow) for flow in ("small", "large")}
+    assert abs(served["small"] - served["large"]) <= 2 * large.size
+
+
+def test_a_full_queue_makes_room_for_a_flow_that_has_little_in_it(engine: Controlled) -> None:
+    tree = engine.read(tree_of(1))
+
+    async def work(batcher: Batcher) -> tuple[list[str], str, float]:
+        engine.gate.clear()
+        running = asyncio.create_task(batcher.score(tree, now() + 10))
+        await until(lambda: bool(engine.batches))
+        end = now() + 10
+        flood = [asyncio.create_task(batcher.score(tree, end + place, flow="flood")) for place in range(4)]
+        await until(lambda: batcher.waiting == 4)
+        refused = await reason_of(batcher.score(tree, end, flow="flood"))
+        other = asyncio.create_task(batcher.score(tree, end, flow="other"))
+        await until(lambda: any(task.done() for task in flood))
+        assert [task.done() for task in flood] == [False, False, False, True], "the least urgent"
+        gave = await reason_of(flood[-1])
+        engine.gate.set()
+        await asyncio.gather(running, other, *flood[:-1])
+        return [refused, gave], "done", batcher.queued_slots
+
+    reasons, _, left = run(Batcher(engine, Limits(queue_slots=4 * tree.size, gather_s=0.0)), work)
+    assert reasons == ["capacity", "capacity"]
+    assert left == 0
+
+
+def test_room_is_made_only_by_those_who_have_more(engine: Controlled) -> None:
+    tree = engine.read(tree_of(1))
+
+    async def work(batcher: Batcher) -> str:
+        engine.gate.clear()
+        running = asyncio.create_task(batcher.score(tree, now() + 10))
+        await until(lambda: bool(engine.batches))
+        waiting = [asyncio.create_task(batcher.score(tree, now() + 10, flow=flow)) for flow in "abab"]
+        await until(lambda: batcher.waiting == 4)
+        reason = await reason_of(batcher.score(engine.read(tree_of(9)), now() + 10, flow="c"))
+        assert not any(task.done() for task in waiting)
+        engine.gate.set()
+        await asyncio.gather(running, *waiting)
+        return reason
+
+    assert run(Batcher(engine, Limits(queue_slots=4 * tree.size, gather_s=0.0)), work) == "capacity"
+
+
+def test_a_flow_that_was_away_has_no_credit(engine: Controlled) -> None:
+    """It begins level with those who were served meanwhile: it may not make up for the time that it asked nothing."""
+    tree = engine.read(tree_of(1))
+
+    async def work(batcher: Batcher) -> list[str]:
+        done: list[str] = []
+
+        async def ask(flow: str) -> None:
+            await batcher.score(tree, now() + 20, flow=flow)
+            done.append(flow)
+
+        engine.gate.clear()
+        first = asyncio.create_task(ask("long"))
+        await until(lambda: bool(engine.batches))
+        long = [asyncio.create_task(ask("long")) for _ in range(20)]
+        await until(lambda: batcher.waiting == 20)
+        engine.gate.set()
+        await until(lambda: len(done) >= 8)
+        new = [asyncio.create_task(ask("new")) for _ in range(8)]
+        await asyncio.gather(first, *long, *new)
+        return done
+
+    done = run(Batcher(engine, Limits(batch_slots=tree.size, gather_s=0.002)), work)
+    start = done.index("new")
+    assert 2 <= done[start : start + 8].count("new") <= 6, "in turn"
+
+
+# ---------------------------------------------------------------- the circuit breaker
+
+
+def test_an_engine_that_fails_again_and_again_is_left_alone(engine: Controlled) -> None:
+    tree = engine.read(tree_of(1))
+
+    async def work(batcher: Batcher) -> None:
+        engine.error = RuntimeError("out of order")
+        for _ in range(FAILURES):
+            assert await reason_of(batcher.score(tree, now() + 5)) == "engine"
+        tried = len(engine.batches)
+        began = now()
+        while now() - began < 2.0:
+            assert await reason_of(batcher.score(tree, now() + 5)) == "engine"
+            await asyncio.sleep(0.002)
+        assert 2 <= len(engine.batches) - tried <= 6, "0.1, 0.2, 0.4, 0.8 s apart, and every second"
+        engine.error = None
+        await until(lambda: batcher.breaker.lets(now()))
+        await batcher.score(tree, now() + 5)
+        assert not batcher.breaker.open
+        await asyncio.gather(*(batcher.score(tree, now() + 5) for _ in range(10)))
+
+    run(Batcher(engine, Limits(gather_s=0.0)), work)
+
+
+def test_only_one_batch_tries_an_engine_that_failed(engine: Controlled) -> None:
+    tree = engine.read(tree_of(1))
+
+    async def work(batcher: Batcher) -> list[str]:
+        engine.error = RuntimeError("out of order")
+        for _ in range(FAILURES):
+            await reason_of(batcher.score(tree, now() + 5))
+        await until(lambda: batcher.breaker.lets(now()))
+        engine.gate.clear()
+        before = len(engine.batches)
+        first = asyncio.create_task(reason_of(batcher.score(tree, now() + 5)))
+        await until(lambda: len(engine.batches) > before)
+        others = [await reason_of(batcher.score(tree, now() + 5)) for _ in range(5)]
+        engine.gate.set()
+        return [*others, await first]
+
+    assert run(Batcher(engine, Limits(gather_s=0.0)), work) == ["engine"] * 6
+
+
+def test_a_tree_that_is_too_large_says_nothing_of_the_engine(engine: Controlled) -> None:
+    tree = engine.read(tree_of(1))
+
+    async def work(batcher: Batcher) -> None:
+        engine.error = CapacityError("too large")
+        for _ in range(2 * FAILURES):
+            assert await reason_of(batcher.score(tree, now() + 5)) == "capacity"
+        assert not batcher.breaker.open
+
+    run(Batcher(engine, Limits(gather_s=0.0)), work)
