@@ -12,8 +12,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
@@ -22,6 +24,7 @@ from prompts.errors import ConfigError, PrismrankError
 from serve.app import create_app
 from serve.keys import Keys
 from serve.models import Shelf
+from serve.protocol import Protocol
 from serve.services import Services
 from serve.watch import log_to_stderr
 
@@ -138,7 +141,10 @@ def _server(app: FastAPI, services: Services, drain_s: float, *, log_level: str)
     gc.collect()
     gc.freeze()
     sys.setswitchinterval(SWITCH_S)
-    config = uvicorn.Config(app, log_level=log_level, log_config=None, access_log=False, lifespan="on")
+    http = cast("type[asyncio.Protocol]", partial(Protocol, services=services))  # uvicorn only calls it
+    config = uvicorn.Config(
+        app, http=http, ws="none", log_level=log_level, log_config=None, access_log=False, lifespan="on"
+    )
     return Server(config, services, drain_s)
 
 

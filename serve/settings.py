@@ -16,10 +16,12 @@ FILE_CAP = 1_000_000
 
 
 class Settings(Strict):
-    """What one server takes at most. A request beyond a limit gets 400, 408, 413 or 422, and the limit by name."""
+    """What one server takes at most. A request beyond a limit gets 400, 408, 413, 422 or 431, and the limit by name."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    max_head_bytes: int = Field(65_536, ge=1_024, le=1 << 24, description="Bytes of path and headers; beyond, 431.")
+    head_s: float = Field(10.0, gt=0, le=3_600, description="How long they may take to arrive; beyond, 408.")
     max_body_bytes: int = Field(2 * 1024 * 1024, ge=1_024, le=1 << 30, description="Bytes of a request's body.")
     body_s: float = Field(30.0, gt=0, le=3_600, description="How long a body may take to arrive; beyond, 408.")
     max_depth: int = Field(64, ge=4, le=150, description="Lists and objects within each other in a body.")

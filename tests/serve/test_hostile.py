@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import gzip
 import json
-import socket
-import time
 from collections.abc import Iterator
-from contextlib import suppress
-from typing import NamedTuple
 
 import pytest
 
 from foundation.engine.torch import TorchEngine
-from serve.problems import ProblemDetail
-from serve.services import Services
-from serve.settings import Settings
-from surfaces.ledger.store import Ledger
-from surfaces.registry import Registry
-from tests.serve.conftest import Client, Reply, fill, served
+from tests.serve.conftest import Client, Reply
+from tests.serve.hostile import EVENTS, FILE, LIMITS, RANK, SECRET, check, check_ranks, impatient
 
-LIMITS = Settings(body_s=0.4)
-SECRET = "zebra-4711"
-RANK, BATCH, PREVIEW = (f"POST /v1/surfaces/movies/{name}" for name in ("rank", "rank:batch", "preview"))
-EVENTS, ITEMS, MEMBERS = "POST /v1/events", "PUT /v1/items", "PUT /v1/members"
-FILE, ROLLBACK = "PUT /v1/surfaces/extra", "POST /v1/surfaces/movies/rollback"
+BATCH, PREVIEW = (f"POST /v1/surfaces/movies/{name}" for name in ("rank:batch", "preview"))
+ITEMS, MEMBERS = "PUT /v1/items", "PUT /v1/members"
+ROLLBACK = "POST /v1/surfaces/movies/rollback"
 JSON_ROUTES = (RANK, BATCH, PREVIEW, EVENTS, ITEMS, MEMBERS, ROLLBACK)
 GOOD = {
     RANK: {"member_id": "m1", "k": 1},
@@ -39,34 +29,19 @@ GOOD = {
 
 @pytest.fixture(scope="module")
 def client(tiny_engine: TorchEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    folder = tmp_path_factory.mktemp("hostile")
-    with Ledger.open(f"sqlite:///{folder / 'ledger.sqlite'}") as ledger:
-        fill(ledger)
-        with served(Services.open(ledger, tiny_engine, Registry.shipped(), settings=LIMITS)) as client:
-            client.until_ready()
-            yield client
+    with impatient(tiny_engine, tmp_path_factory.mktemp("hostile")) as client:
+        yield client
 
 
 @pytest.fixture(autouse=True)
 def still_ranks(client: Client) -> Iterator[None]:
     yield
-    reply = client.rank(member_id="m1", candidates=["f1"], deadline_ms=20_000)
-    assert (reply.status, reply.json["degraded"]) == (200, False)
+    check_ranks(client)
 
 
 def ask(client: Client, route: str, body: bytes | None, **headers: str) -> Reply:
     method, path = route.split(" ")
     return client.ask(method, path, body, **headers)
-
-
-def check(reply: Reply, status: int) -> None:
-    """The status is this one, and an error is a problem that repeats nothing."""
-    assert reply.status == status, reply.text[:500]
-    if status >= 400:
-        assert reply.headers["content-type"] == "application/problem+json"
-        assert ProblemDetail.model_validate_json(reply.text, strict=True).status == status
-        assert SECRET not in reply.text
-        assert len(reply.text) < 5_000
 
 
 def deep(count: int, begin: bytes, end: bytes) -> bytes:
@@ -335,29 +310,6 @@ def test_a_surface_file_that_is_odd(client: Client, name: str) -> None:
     assert "extra" not in client.services.surface_names()
 
 
-def head(route: str = RANK, *lines: str, version: str = "1.1") -> bytes:
-    method, path = route.split(" ", 1)
-    told = [f"{method} {path} HTTP/{version}", "Host: x", "Content-Type: application/json", *lines]
-    return "\r\n".join([*told, "", ""]).encode("latin-1")
-
-
-class Wire(NamedTuple):
-    """What goes over the wire as it stands, the status, and whether the application answers, not the HTTP parser."""
-
-    data: bytes
-    status: int
-    ours: bool = True
-
-
-def sized(count: int) -> bytes:
-    body = b'{"member_id": "m1", "k": 1}'
-    return body + b" " * (count - len(body))
-
-
-def chunked(body: bytes) -> bytes:
-    return f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n"
-
-
 def test_a_surface_file_in_json_may_escape_any_character(client: Client) -> None:
     spec = client.ask("GET", "/v1/surfaces/movies").json["spec"]
     body = {"surface": "laughs", **{name: spec[name] for name in ("item_kind", "prompt", "heads")}}
@@ -365,138 +317,3 @@ def test_a_surface_file_in_json_may_escape_any_character(client: Client) -> None
     reply = client.ask("PUT", "/v1/surfaces/laughs", json.dumps(body).encode())
     check(reply, 201)
     assert reply.json["description"] == "Laughs \U0001f600"
-
-
-LIMIT = LIMITS.max_body_bytes
-FULL, OVER, SMALL = sized(LIMIT), sized(LIMIT + 1), sized(27)
-CHUNKED = "Transfer-Encoding: chunked"
-WIRE: dict[str, Wire] = {
-    "at the limit": Wire(head(RANK, f"Content-Length: {LIMIT}") + FULL, 200),
-    "beyond the limit": Wire(head(RANK, f"Content-Length: {LIMIT + 1}"), 413),
-    "at the limit, in chunks": Wire(head(RANK, CHUNKED) + chunked(FULL), 200),
-    "beyond the limit, in chunks": Wire(head(RANK, CHUNKED) + chunked(OVER), 413),
-    "a file beyond the limit": Wire(head(FILE, f"Content-Length: {LIMIT + 1}"), 413),
-    "a length of 19 digits": Wire(head(RANK, f"Content-Length: {'9' * 19}"), 413),
-    "a length of 300 digits": Wire(head(RANK, f"Content-Length: {'9' * 300}"), 400, ours=False),
-    "a length below zero": Wire(head(RANK, "Content-Length: -1"), 400, ours=False),
-    "a length of letters": Wire(head(RANK, "Content-Length: abc"), 400, ours=False),
-    "a length of a fraction": Wire(head(RANK, "Content-Length: 1e3"), 400, ours=False),
-    "two lengths": Wire(head(RANK, "Content-Length: 27", "Content-Length: 28") + SMALL, 400, ours=False),
-    "a length that says too little": Wire(head(RANK, "Content-Length: 5", "Connection: close") + SMALL, 400),
-    "a length that says too much": Wire(head(RANK, "Content-Length: 99") + SMALL, 408),
-    "a body that never begins": Wire(head(EVENTS, "Content-Length: 99"), 408),
-    "a chunk that never ends": Wire(head(RANK, CHUNKED) + b"ff\r\nzebra", 408),
-    "a chunk without a size": Wire(head(RANK, CHUNKED) + b"zebra-4711\r\n", 400, ours=False),
-    "an unknown transfer encoding": Wire(head(RANK, "Transfer-Encoding: gzip") + SMALL, 400, ours=False),
-    "no length": Wire(head(RANK), 422),
-    "a length and chunks": Wire(head(RANK, CHUNKED, "Content-Length: 5", "Connection: close") + chunked(SMALL), 200),
-    "a header of 1 MB": Wire(head(RANK, f"X-A: {'a' * 1_000_000}"), 400, ours=False),
-    "50k headers": Wire(head(RANK, *[f"X-{n}: a" for n in range(50_000)]), 400, ours=False),
-    "1k headers": Wire(head(RANK, *[f"X-{n}: a" for n in range(1_000)], "Content-Length: 27") + SMALL, 200),
-    "no host": Wire(b"GET /livez HTTP/1.1\r\n\r\n", 400, ours=False),
-    "a header without a name": Wire(head(RANK, ": a"), 400, ours=False),
-    "a space before the colon": Wire(head(RANK, "X-A : a"), 400, ours=False),
-    "a folded header": Wire(head(RANK, "X-A: a", " b", "Content-Length: 27") + SMALL, 200),
-    "a NUL in a header": Wire(head(RANK, "X-A: \x00"), 400, ours=False),
-    "HTTP/1.0": Wire(head(RANK, "Content-Length: 27", version="1.0") + SMALL, 200),
-    "HTTP/9.9": Wire(head("GET /livez", version="9.9"), 200),
-    "HTTP/2's first words": Wire(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 404),
-    "TLS": Wire(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400, ours=False),
-    "a path of 60k letters": Wire(head(f"GET /{'a' * 60_000}"), 404),
-    "a path of 200k letters": Wire(head(f"GET /{'a' * 200_000}"), 400, ours=False),
-    "a slash in a name": Wire(head("GET /v1/surfaces/movies%2Frank"), 405),
-    "a slash in a name, twice over": Wire(head("GET /v1/surfaces/movies%252Frank"), 404),
-    "a NUL in a name": Wire(head("GET /v1/surfaces/movies%00"), 404),
-    "a line in a name": Wire(head("GET /v1/surfaces/zebra%0D%0AX-A:%20b"), 404),
-    "half a letter in a name": Wire(head("GET /v1/surfaces/%ff%ed%a0%80"), 404),
-    "a broken escape": Wire(head("GET /v1/surfaces/%zz%"), 404),
-    "out of the folder": Wire(head("GET /v1/surfaces/../../../etc/passwd"), 404),
-    "out of the folder, escaped": Wire(head("GET /v1/surfaces/%2e%2e%2f%2e%2e%2fetc%2fpasswd/versions"), 404),
-    "up and down": Wire(head("GET /v1/surfaces/../surfaces"), 404),
-    "an unknown path": Wire(head("GET /nothing"), 404),
-    "a path in capitals": Wire(head("GET /V1/surfaces"), 404),
-    "a slash at the end": Wire(head("GET /v1/surfaces/"), 404),
-    "a whole URL for a path": Wire(head("GET http://x/livez"), 404),
-    "a star for a path": Wire(head("OPTIONS *"), 404),
-    "the wrong method": Wire(head("DELETE /v1/events"), 405),
-    "HEAD": Wire(head("HEAD /v1/surfaces"), 405),
-    "OPTIONS": Wire(head("OPTIONS /v1/events"), 405),
-    "TRACE": Wire(head("TRACE /v1/events"), 405),
-    "CONNECT": Wire(head("CONNECT x:80"), 404),
-    "a method that nobody knows": Wire(head("ZEBRA /v1/events"), 405),
-    "a method of 10k letters": Wire(head(f"{'Z' * 10_000} /v1/events"), 405),
-    "a member who is SQL": Wire(head("DELETE /v1/members/'%20OR%201=1%20--"), 404),
-    "a member of 10k letters": Wire(head(f"DELETE /v1/members/{'a' * 10_000}"), 404),
-}
-
-
-def over_the_wire(client: Client, data: bytes) -> Reply:
-    """The first answer to what is sent as it stands."""
-    with socket.create_connection(("127.0.0.1", client.port), timeout=10) as connection:
-        with suppress(BrokenPipeError, ConnectionResetError):  # refused before its end; the answer waits to be read
-            connection.sendall(data)
-        return first_reply(connection)
-
-
-def first_reply(connection: socket.socket) -> Reply:
-    received = b""
-    while b"\r\n\r\n" not in received:
-        received += more(connection)
-    start, _, text = received.partition(b"\r\n\r\n")
-    status, *lines = start.decode("latin-1").split("\r\n")
-    headers = dict(line.lower().split(": ", 1) for line in lines)
-    length = int(headers.get("content-length", 0)) if not status.endswith("(HEAD)") else 0
-    while len(text) < length and (part := connection.recv(65_536)):
-        text += part
-    return Reply(int(status.split(" ")[1]), headers, text[:length].decode())
-
-
-def more(connection: socket.socket) -> bytes:
-    part = connection.recv(65_536)
-    assert part, "it hung up without an answer"
-    return part
-
-
-@pytest.mark.parametrize("name", WIRE)
-def test_over_the_wire(client: Client, name: str) -> None:
-    data, status, ours = WIRE[name]
-    if data.startswith(b"HEAD"):
-        data = data.replace(b"Host: x", b"Host: x\r\nConnection: close")
-    reply = over_the_wire(client, data)
-    if ours and not data.startswith(b"HEAD"):
-        check(reply, status)
-    assert reply.status == status
-    assert SECRET not in reply.text
-
-
-def test_requests_that_come_at_once_are_answered_in_order(client: Client) -> None:
-    asked = [head(RANK, "Content-Length: 27") + SMALL, head("GET /nothing"), head("GET /livez", "Connection: close")]
-    with socket.create_connection(("127.0.0.1", client.port), timeout=10) as connection:
-        connection.sendall(b"".join(asked))
-        received = b""
-        while part := connection.recv(65_536):
-            received += part
-    assert [answer[:3] for answer in received.split(b"HTTP/1.1 ")[1:]] == [b"200", b"404", b"200"]
-
-
-@pytest.mark.parametrize("name", ["beyond the limit", "a length that says too much"])
-def test_the_rest_of_a_body_is_no_request(client: Client, name: str) -> None:
-    """What follows a body that was not read to its end is not taken for the next request."""
-    with socket.create_connection(("127.0.0.1", client.port), timeout=10) as connection:
-        connection.sendall(WIRE[name].data)
-        assert first_reply(connection).headers["connection"] == "close"
-        assert connection.recv(1) == b""
-
-
-def test_those_who_stop_in_the_middle_are_in_nobodys_way(client: Client) -> None:
-    slow = [socket.create_connection(("127.0.0.1", client.port), timeout=10) for _ in range(50)]
-    try:
-        for connection in slow:
-            connection.sendall(head(RANK, "Content-Length: 99") + SMALL)
-        began = time.monotonic()
-        assert client.rank(member_id="m1", deadline_ms=20_000).status == 200
-        assert time.monotonic() - began < 5
-        assert {first_reply(connection).status for connection in slow} == {408}
-    finally:
-        for connection in slow:
-            connection.close()

@@ -73,7 +73,7 @@ def test_settings_come_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("max_candidate: 5", "max_candidate: .*known: max_body_bytes"),
+        ("max_candidate: 5", "max_candidate: .*known: max_head_bytes"),
         ("max_candidates: 0", "max_candidates: .*greater than or equal to 1"),
         ("max_candidates: many", "max_candidates: .*integer"),
         ("- 1", "settings: "),
