@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
 from serve import document, problems
-from serve.doors import Doors
+from serve.doors import Doorkeeper, Doors
 from serve.keys import Keys
 from serve.live import Live
 from serve.models import Shelf
@@ -63,6 +63,7 @@ def create_app(
     for part in (rank, surfaces, rerank, embeddings, model, ledger, health, metrics):
         app.include_router(part.router)
     document.install(app, services.settings)
-    app.add_middleware(Doors, keys=keys, full=services.full)
+    app.state.keeper = Doorkeeper(keys, services.full)
+    app.add_middleware(Doors, keeper=app.state.keeper)
     app.add_middleware(Watch, services=services)
     return app

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from threading import RLock
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +27,6 @@ from prompts.errors import CapacityError, TreeError
 from serve.degraded import DegradedError
 from serve.figures import Figures
 from serve.lane import Lane
-from serve.schemas import Reason
 from surfaces.adapters import Adaptable
 
 logger = logging.getLogger(__name__)
@@ -109,11 +110,23 @@ class Breaker:
             self.closed_at = now + min(LONGEST_S, FIRST_S * 2.0 ** min(self.failures - FAILURES, 10))
 
 
+class _Turn(NamedTuple):
+    """What came of the engine's turn: those that were let go, the batch, and its scores or the error."""
+
+    late: Sequence[_Waiting]
+    batch: Sequence[_Waiting]
+    started: float = 0.0
+    took: float = 0.0
+    scores: Sequence[LeafScores | None] = ()
+    error: Exception | None = None
+
+
 class _Forward(NamedTuple):
     """The forward that runs now."""
 
     since: float
     slots: int
+    batch: Sequence[_Waiting]
 
 
 @dataclass(eq=False)
@@ -134,6 +147,7 @@ class Batcher:
         self._served: dict[str, float] = {}
         self._forward: _Forward | None = None
         self._arrived = asyncio.Event()
+        self._lock = RLock()  # the engine's thread takes a batch from what the event loop puts in
 
     @property
     def waiting(self) -> int:
@@ -151,7 +165,7 @@ class Batcher:
             worker.cancel()
             with suppress(asyncio.CancelledError):
                 await worker
-            for entry in list(self._waiting):
+            for entry in (*self._waiting, *(self._forward.batch if self._forward else ())):
                 _settle(entry, DegradedError("engine"))
             thread.shutdown(wait=False, cancel_futures=True)
 
@@ -196,6 +210,13 @@ class Batcher:
         Where the queue is full, a flow that has more in it than this one would have makes room: its least urgent trees
         are degraded.
         """
+        with self._lock:
+            giving = self._admit(deadline, slots, flow)
+        for entry in giving:
+            _settle(entry, DegradedError("capacity"))
+
+    def _admit(self, deadline: float, slots: int, flow: str) -> list[_Waiting]:
+        """Makes room, and says who gave it."""
         now = asyncio.get_running_loop().time()
         if not self.breaker.lets(now):
             raise DegradedError("engine")
@@ -207,7 +228,7 @@ class Batcher:
             raise DegradedError("deadline")
         for entry in giving:  # only for one that comes in
             self._leave(entry)
-            _settle(entry, DegradedError("capacity"))
+        return giving
 
     def _those_who_give(self, slots: int, flow: str) -> list[_Waiting]:
         """The trees whose places make room for so many slots. Raises DegradedError where there is none to be had."""
@@ -240,17 +261,19 @@ class Batcher:
         return abs(self.pace.expects(self._forward.slots) - (now - self._forward.since))
 
     def _enter(self, entry: _Waiting) -> None:
-        if entry.flow not in self._queued:  # it begins level with the others, whatever it had before
-            active = [self._served[name] for name in self._queued]
-            self._served[entry.flow] = max(self._served.get(entry.flow, 0.0), min(active, default=0.0))
-        self._waiting.add(entry)
-        self._count(entry.flow, entry.tree.size)
+        with self._lock:
+            if entry.flow not in self._queued:  # it begins level with the others, whatever it had before
+                active = [self._served[name] for name in self._queued]
+                self._served[entry.flow] = max(self._served.get(entry.flow, 0.0), min(active, default=0.0))
+            self._waiting.add(entry)
+            self._count(entry.flow, entry.tree.size)
         self._arrived.set()
 
     def _leave(self, entry: _Waiting) -> None:
-        if entry in self._waiting:
-            self._waiting.remove(entry)
-            self._count(entry.flow, -entry.tree.size)
+        with self._lock:
+            if entry in self._waiting:
+                self._waiting.remove(entry)
+                self._count(entry.flow, -entry.tree.size)
 
     def _count(self, flow: str, slots: int) -> None:
         self.queued_slots += slots
@@ -262,36 +285,58 @@ class Batcher:
         self.figures.queued(self.waiting, self.queued_slots)
 
     async def _serve(self, thread: ThreadPoolExecutor) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             await self._arrived.wait()
             await asyncio.sleep(self.limits.gather_s)
-            async with self._turn(thread):
-                batch = self._take(asyncio.get_running_loop().time())
-                if batch:
-                    await self._run(batch, thread)
+            self._settle(await loop.run_in_executor(thread, self._turn))
+            if not self._waiting:
+                self._arrived.clear()
 
-    @asynccontextmanager
-    async def _turn(self, thread: ThreadPoolExecutor) -> AsyncIterator[None]:
-        """The engine's turn. It is patient: what is put into words meanwhile is part of the batch."""
-        if self.lane is None:
-            yield
-            return
-        lane, loop = self.lane, asyncio.get_running_loop()
-        waiting = loop.run_in_executor(thread, lane.acquire, PATIENCE_S)
+    def _turn(self) -> _Turn:
+        """The engine's turn, in its thread. It is patient: what is put into words meanwhile is part of the batch."""
+        mine = self.lane.acquire(PATIENCE_S) if self.lane else False
         try:
-            mine = await asyncio.shield(waiting)
-        except asyncio.CancelledError:
-            waiting.add_done_callback(lambda done: lane.release() if not done.cancelled() and done.result() else None)
-            raise
-        try:
-            yield
+            with self._lock:
+                started = time.monotonic()
+                late, batch = self._let_go(started), self._take(started)
+                if not batch:
+                    return _Turn(late, batch)
+                self._forward = _Forward(started, sum(entry.tree.size for entry in batch), batch)
+                self.breaker.trying = True
+            try:
+                scores = _score(self.engine, [entry.tree for entry in batch])
+            except Exception as error:
+                return _Turn(late, batch, started, error=error)
+            return _Turn(late, batch, started, time.monotonic() - started, scores)
         finally:
-            if mine:
-                lane.release()
+            if mine and self.lane:
+                self.lane.release()
+
+    def _settle(self, turn: _Turn) -> None:
+        """Gives everybody what came of a turn."""
+        for entry in turn.late:
+            _settle(entry, DegradedError("deadline"))
+        if not turn.batch:
+            return
+        well, error = turn.error is None or isinstance(turn.error, CapacityError), turn.error
+        self.breaker.learn(asyncio.get_running_loop().time(), well=well)
+        slots = self._forward.slots if self._forward else 0
+        self.figures.batched(len(turn.batch), slots, None if error else turn.took, broken=self.breaker.open)
+        self._forward = None
+        if error is None:
+            scored = [(entry, leaves) for entry, leaves in zip(turn.batch, turn.scores, strict=True) if leaves]
+            self.pace.learn(sum(entry.tree.size for entry, _ in scored), turn.took)
+            for entry, leaves in scored:
+                if _sound(entry.tree, leaves):
+                    _settle(entry, Scored(leaves, turn.started - entry.since, turn.took))
+        else:
+            logger.error("the engine failed on a batch of %d trees", len(turn.batch), exc_info=error)
+        for entry in turn.batch:  # those without an answer
+            _settle(entry, DegradedError("capacity" if error and well else "engine"))
 
     def _take(self, now: float) -> list[_Waiting]:
         """Trees that fit into one forward, and make none of them late: of each flow the most urgent ones."""
-        self._let_go(now)
         flows: dict[str, list[_Waiting]] = {}
         for entry in sorted(self._waiting, key=_urgency, reverse=True):
             flows.setdefault(entry.flow, []).append(entry)
@@ -309,51 +354,22 @@ class Batcher:
                 del flows[flow]
         for entry in batch:
             self._leave(entry)
-        if not self._waiting:
-            self._arrived.clear()
         return batch
 
     def _fits(self, slots: int, now: float, deadline: float) -> bool:
         """Whether so many slots may be a batch, and would be done by the deadline."""
         return slots <= self.limits.batch_slots and now + self.pace.expects(slots) <= deadline
 
-    def _let_go(self, now: float) -> None:
-        """Degrades those that would be late even if they were next: served first, they would make the others late.
+    def _let_go(self, now: float) -> list[_Waiting]:
+        """Those that would be late even if they were next: served first, they would make the others late.
 
         The last one is tried all the same, so that the pace is measured again.
         """
-        for entry in sorted(self._waiting, key=_urgency)[:-1]:
-            if now + OPTIMISM * self.pace.expects(entry.tree.size) > entry.deadline:
-                self._leave(entry)
-                _settle(entry, DegradedError("deadline"))
-
-    async def _run(self, batch: Sequence[_Waiting], thread: ThreadPoolExecutor) -> None:
-        loop = asyncio.get_running_loop()
-        trees = [entry.tree for entry in batch]
-        started = loop.time()
-        self._forward = _Forward(started, sum(tree.size for tree in trees))
-        self.breaker.trying = True
-        reason: Reason = "engine"
-        took: float | None = None
-        well = True
-        try:
-            scores = await loop.run_in_executor(thread, _score, self.engine, trees)
-            took = loop.time() - started
-            scored = [(entry, leaves) for entry, leaves in zip(batch, scores, strict=True) if leaves is not None]
-            self.pace.learn(sum(entry.tree.size for entry, _ in scored), took)
-            for entry, leaves in scored:
-                if _sound(entry.tree, leaves):
-                    _settle(entry, Scored(leaves, started - entry.since, took))
-        except Exception as error:
-            logger.exception("the engine failed on a batch of %d trees", len(trees))
-            well = isinstance(error, CapacityError)
-            reason = "capacity" if well else "engine"
-        finally:
-            self.breaker.learn(loop.time(), well=well)
-            self.figures.batched(len(trees), self._forward.slots, took, broken=self.breaker.open)
-            self._forward = None
-            for entry in batch:  # those without an answer
-                _settle(entry, DegradedError(reason))
+        soon = sorted(self._waiting, key=_urgency)[:-1]
+        late = [each for each in soon if now + OPTIMISM * self.pace.expects(each.tree.size) > each.deadline]
+        for entry in late:
+            self._leave(entry)
+        return late
 
 
 def _urgency(entry: _Waiting) -> float:

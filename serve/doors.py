@@ -101,30 +101,30 @@ def _loopback(host: str) -> bool:
         return host == "localhost"
 
 
-class Doors:
-    """The ASGI middleware that lets requests in, or answers 401, 403, 429, or 503 where there is no room at all."""
+class Doorkeeper:
+    """Says who may come in, and where there is room."""
 
-    def __init__(self, app: ASGIApp, keys: Keys, full: Full = lambda _: 0.0) -> None:
+    def __init__(self, keys: Keys, full: Full = lambda _: 0.0) -> None:
         """`full` tells of a surface how long to stay away from it, where a ranking there would only wait in vain."""
-        self.app, self.keys, self.full = app, keys, full
+        self.keys, self.full = keys, full
 
-    async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
-        """Passes on a request whose key allows what it asks for; the key goes with it."""
-        if scope["type"] == "http":
-            place = place_of(scope["method"], scope["path"])
-            scope["place"], scope["key"] = place, ANYONE
-            try:
-                if self.keys and place.needs != "open":
-                    scope["key"] = self._key(Headers(scope=scope), place)
-                if place.route == RANK and place.surface and (wait_s := self.full(place.surface)):
-                    raise CapacityError("too many requests wait for their candidates", wait_s)
-            except (Problem, CapacityError) as error:
-                await problem_response(problem_of(error))(scope, receive, send)
-                return
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})
+    def look(self, scope: Connection) -> None:
+        """Notes in a request's scope its place, its key, and what speaks against it, if anything: once for each."""
+        if "place" in scope:
             return
-        await self.app(scope, receive, send)
+        place = place_of(scope["method"], scope["path"])
+        scope["place"], scope["key"], scope["refusal"] = place, ANYONE, None
+        try:
+            if self.keys and place.needs != "open":
+                scope["key"] = self._key(Headers(scope=scope), place)
+            if place.route == RANK and scope["method"] == "POST" and place.surface:
+                self._check_room(place.surface)
+        except (Problem, CapacityError) as error:
+            scope["refusal"] = error
+
+    def _check_room(self, surface: str) -> None:
+        if wait_s := self.full(surface):
+            raise CapacityError("more is asked than this server can compute just now", wait_s)
 
     def _key(self, headers: Headers, place: Place) -> Key:
         """The key that came with a request. Raises Problem where there is none, or not one for this."""
@@ -139,6 +139,25 @@ class Doors:
         if place.surface is not None:
             check_surface(key, place.surface)
         return key
+
+
+class Doors:
+    """The ASGI middleware that lets requests in, or answers 401, 403, 429, or 503 where there is no room at all."""
+
+    def __init__(self, app: ASGIApp, keeper: Doorkeeper) -> None:
+        self.app, self.keeper = app, keeper
+
+    async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
+        """Passes on a request whose key allows what it asks for; the key goes with it."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        if scope["type"] == "http":
+            self.keeper.look(scope)
+            if scope["refusal"] is not None:
+                await problem_response(problem_of(scope["refusal"]))(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
 
 
 def charge(keys: Keys, key: Key, count: int = 1) -> None:
@@ -161,7 +180,7 @@ def _secret(headers: Headers) -> str:
     return secret.strip() if kind.lower() == "bearer" else ""
 
 
-def _current(request: Request) -> Key:
+async def _current(request: Request) -> Key:
     key: Key = request.scope.get("key", ANYONE)
     return key
 

@@ -312,7 +312,7 @@ def _replacing(path: Path, text: str) -> Iterator[None]:
         Path(scratch.name).unlink(missing_ok=True)
 
 
-def _current(request: Request) -> Live:
+async def _current(request: Request) -> Live:
     live: Live = request.app.state.live
     return live
 

@@ -19,7 +19,7 @@ from serve.experiments import experiment_of
 from serve.fallback import in_retrieval_order, on_slate
 from serve.schemas import Explanation, RankedItem, RankReply, RankRequest
 from serve.served import ServedSurface
-from serve.services import FULL, Services
+from serve.services import Services
 from serve.shortlist import Shortlist, draw_up
 from serve.timing import Stopwatch
 from serve.workers import Workers
@@ -29,9 +29,6 @@ from surfaces.heads.reading import HeadReading, read_heads
 from surfaces.reciprocal import Asker, OtherSides, mutual
 
 logger = logging.getLogger(__name__)
-
-BUSY = 0.25
-"""Where the wait for candidates takes so much of the time up to the deadline, every other slate is degraded."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -62,12 +59,12 @@ async def rank_on(surface: ServedSurface, request: RankRequest, services: Servic
     watch, prompt, reason = Stopwatch(arrived, services.traces), None, None
     name, model = surface.spec.surface, surface.model
     deadline = arrived + (request.deadline_ms or surface.spec.fallback.deadline_ms) / 1000
-    busy = _busy(services, name, deadline - watch.arrived)
+    spared = services.admission.spares(name, deadline - watch.arrived, model=surface.asks_model)
     with watch.part("retrieve"):
         shortlist = await services.retrieval.run_in(name, draw_up, request, surface, services.ledger)
     try:
         if shortlist.way.asks_model:
-            if busy:
+            if spared:
                 raise DegradedError("capacity")
             model.batcher.admit(deadline - services.composing.expects(name), flow=name)
             with watch.part("compose"):
@@ -96,17 +93,6 @@ async def rank_on(surface: ServedSurface, request: RankRequest, services: Servic
         timing_ms=timing,
         explain=explain(prompt, shortlist, slate) if request.explain and prompt else None,
     )
-
-
-def _busy(services: Services, name: str, room_s: float) -> bool:
-    """Whether this request goes without the model: every other one, while the wait for candidates takes long.
-
-    Raises CapacityError where it takes too long for any slate.
-    """
-    wait_s = services.wait(name)
-    if wait_s > FULL * room_s:
-        raise CapacityError("too many requests wait for their candidates", wait_s)
-    return wait_s > BUSY * room_s and next(services.shedding)
 
 
 def write(surface: ServedSurface, shortlist: Shortlist, services: Services) -> Prompt:

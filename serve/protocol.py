@@ -2,30 +2,45 @@
 
 A head may be so large and take so long; an offer to speak another protocol (`Upgrade`) is passed over, as RFC 9110,
 section 7.8 allows, and its request is answered; whatever else is wrong gets a problem, and the connection ends.
+Where more is asked than there is room for, most requests are turned away. It is done here, at a tenth of what the
+application would take for it from those who are let in.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
+import uuid
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
 import httptools
+from starlette.exceptions import HTTPException
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from serve.doors import UNKNOWN
-from serve.problems import Problem, ProblemResponse, detail_of
+from prompts.errors import CapacityError
+from serve.doors import RANK, UNKNOWN, Doorkeeper
+from serve.problems import Problem, ProblemResponse, detail_of, problem_of
 from serve.services import Services
+
+access = logging.getLogger("prismrank.access")
+
+REST_S = 0.004
+"""So long the event loop rests after requests were turned away: each time that it wakes, it takes the interpreter."""
+TOLD_S = 1.0
+"""Requests that are turned away are told in the log together, so often."""
 
 
 class Protocol(HttpToolsProtocol):
     """The protocol of one connection. Its limits are those of the services' settings."""
 
-    def __init__(self, *args: Any, services: Services, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, services: Services, keeper: Doorkeeper, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.services, self.settings = services, services.settings
+        self.services, self.settings, self.keeper = services, services.settings, keeper
         self._in_head, self._passing_over = False, False
-        self._hosts = self._head_bytes = 0
+        self._heads = self._hosts = self._head_bytes = 0
         self._late: asyncio.TimerHandle | None = None
         self._wrong: Problem | None = None
 
@@ -42,6 +57,7 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Reads on. What is no HTTP is refused."""
         self._unset_keepalive_if_required()
+        heads = self._heads
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
@@ -49,17 +65,25 @@ class Protocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._refuse(self._wrong or _no_http())
         else:
-            self._watch_head(len(data))
+            self._watch_head(len(data) if heads == self._heads else 0)
 
     def _watch_head(self, count: int) -> None:
-        """So many bytes came; a head that they do not end may not go on for ever."""
+        """So many bytes of a head came that began before; one that does not end may not go on for ever."""
         if not self._in_head:
+            self._rest()
             return
         self._head_bytes += count
         if self._head_bytes > self.settings.max_head_bytes:
             self._refuse(_too_large(self.settings.max_head_bytes))
         elif self._late is None:
             self._late = self.loop.call_later(self.settings.head_s, self._hang_up)
+
+    def _rest(self) -> None:
+        """What comes after an answer does not keep the connection alive for ever."""
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and cycle.response_complete and self.timeout_keep_alive_task is None:
+            handler = self.timeout_keep_alive_handler
+            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, handler)
 
     def _pass_over(self, rest: bytes) -> None:
         """Goes on behind the head of a request that offered another protocol: its body is read as any other's."""
@@ -74,6 +98,7 @@ class Protocol(HttpToolsProtocol):
         """A head begins."""
         if not self._passing_over:
             self._in_head, self._hosts, self._head_bytes = True, 0, 0
+            self._heads += 1
             super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -108,6 +133,30 @@ class Protocol(HttpToolsProtocol):
         if not self.parser.should_upgrade():
             super().on_message_complete()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self.keeper.look(cycle.scope)  # type: ignore[arg-type]
+        refusal = cycle.scope["refusal"]  # type: ignore[typeddict-item]
+        if isinstance(refusal, CapacityError):
+            self._turn_away(cycle, problem_of(refusal))
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    def _turn_away(self, cycle: RequestResponseCycle, problem: HTTPException) -> None:
+        """Answers a request without reading on; what there is of its body is passed over."""
+        cycle.keep_alive = cycle.keep_alive and not self.services.leaving
+        self._write(problem, last=not cycle.keep_alive)
+        cycle.response_started = cycle.response_complete = True
+        if not cycle.keep_alive:
+            self.transport.close()
+        self.services.figures.answered(RANK, "POST", problem.status_code, 0.0)
+        if not self.services.resting:
+            self.services.resting = True
+            self.loop.call_soon(_rest, self.services)
+        if self.services.turned_away == 0:
+            self.loop.call_later(TOLD_S, _tell, self.services)
+        self.services.turned_away += 1
+        self.on_response_complete()
+
     def _on_time(self) -> None:
         if self._late is not None:
             self._late.cancel()
@@ -130,10 +179,37 @@ class Protocol(HttpToolsProtocol):
             self.flow.pause_reading()
             return
         self.services.figures.answered(UNKNOWN, "other", problem.status_code, 0.0)
-        body = detail_of(problem).model_dump_json(exclude={"errors"}).encode()
-        told = f"content-type: {ProblemResponse.media_type}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
-        self.transport.write(STATUS_LINE[problem.status_code] + told.encode() + body)
+        self._write(problem, last=True)
         self.transport.close()
+
+    def _write(self, problem: HTTPException, *, last: bool) -> None:
+        """Sends a problem as the answer to what came."""
+        body = _body(problem.status_code, str(problem.detail))
+        headers = [b"%s: %s\r\n" % each for each in self.server_state.default_headers]
+        headers += [f"{name.lower()}: {value}\r\n".encode() for name, value in (problem.headers or {}).items()]
+        told = f"content-type: {ProblemResponse.media_type}\r\ncontent-length: {len(body)}\r\n"
+        more = f"x-request-id: {uuid.uuid4().hex}\r\n" + ("connection: close\r\n" if last else "")
+        head = STATUS_LINE[problem.status_code] + b"".join(headers) + (told + more).encode()
+        self.transport.write(head + b"\r\n" + body)
+
+
+@lru_cache(maxsize=64)
+def _body(status: int, detail: str) -> bytes:
+    told = detail_of(Problem(HTTPStatus(status), detail))
+    return told.model_dump_json(exclude={"errors"}).encode()
+
+
+def _rest(services: Services) -> None:
+    """Lets those who compute have the interpreter, and what comes meanwhile come together."""
+    services.resting = False
+    time.sleep(REST_S)
+
+
+def _tell(services: Services) -> None:
+    """Says one line of all that were turned away lately."""
+    fields = {"method": "POST", "route": RANK, "status": int(HTTPStatus.SERVICE_UNAVAILABLE)}
+    access.info("turned away", extra={"fields": {**fields, "requests": services.turned_away}})
+    services.turned_away = 0
 
 
 _FRAMING = (b"content-length", b"transfer-encoding")

@@ -46,6 +46,11 @@ class ServedSurface:
     calibration: CalibratedSurface | None = None
 
     @property
+    def asks_model(self) -> bool:
+        """Whether the model may be asked on a visit, and is there."""
+        return self.router.asks_model and not self.model.batcher.breaker.open
+
+    @property
     def brought(self) -> list[str]:
         """Items that policies want among the candidates."""
         return [item_id for each in self.policies for item_id in each.kind.brings]

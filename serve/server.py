@@ -141,9 +141,18 @@ def _server(app: FastAPI, services: Services, drain_s: float, *, log_level: str)
     gc.collect()
     gc.freeze()
     sys.setswitchinterval(SWITCH_S)
-    http = cast("type[asyncio.Protocol]", partial(Protocol, services=services))  # uvicorn only calls it
+    http = cast(
+        "type[asyncio.Protocol]", partial(Protocol, services=services, keeper=app.state.keeper)
+    )  # uvicorn only calls it
     config = uvicorn.Config(
-        app, http=http, ws="none", log_level=log_level, log_config=None, access_log=False, lifespan="on"
+        app,
+        http=http,
+        ws="none",
+        lifespan="on",
+        log_level=log_level,
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
     )
     return Server(config, services, drain_s)
 

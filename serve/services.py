@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import cycle
 from pathlib import Path
 from threading import Lock, RLock
 from typing import Annotated, NamedTuple, Protocol, runtime_checkable
@@ -19,6 +18,7 @@ from prompts import disarm, render
 from prompts.errors import ConfigError, LedgerError, PrismrankError, SpecError, UnknownError
 from prompts.suggest import suggest
 from prompts.tree import Piece, PromptNode, PromptTree
+from serve.admission import Admission
 from serve.batcher import Batcher, Limits
 from serve.experiments import Traffic
 from serve.figures import Figures
@@ -40,10 +40,6 @@ from surfaces.spec_file import read_spec
 
 logger = logging.getLogger(__name__)
 
-QUIET_S = 0.05
-"""Waits up to this are those of a server that is not busy."""
-FULL = 0.5
-"""Of the time up to the deadline the wait for candidates may take so much: beyond, there is no room for a request."""
 FIRST_S = 1_000.0
 """What is begun is ended first: else all that waits ends late together."""
 
@@ -106,13 +102,13 @@ class Services:
         self.lane, self.lag = Lane(), Lag()
         self.model = self.model_of(engine.model_version.partition("@")[0], Opened(engine, calibrations))
         self.former: Former | None = None
-        self.leaving = False
+        self.leaving, self.resting, self.turned_away = False, False, 0
         room = settings.retrieval_room
         threads, local = settings.retrieval_threads, ledger.engine.dialect.name == "sqlite"
         self.retrieval = Workers("retrieval", threads=threads, room=room, lane=self.lane if local else None)
         self.composing = Workers("composing", threads=1, room=room, lane=self.lane, patience_s=-FIRST_S)
         self.judging = Workers("judging", threads=1, room=room, lane=self.lane, patience_s=-2 * FIRST_S)
-        self.shedding = cycle((False, True))
+        self.admission = Admission(self.retrieval, self.lag, settings.fallback_share)
         self.ingestion = Workers("ingestion", threads=2, room=settings.ingestion_room)
         self.embedding = Workers("embedding", threads=1, room=settings.embedding_room)
         self.writing = Lock()
@@ -190,19 +186,14 @@ class Services:
                     await model.stop(wait_s=0.0)
                 for workers in (self.retrieval, self.composing, self.judging, self.ingestion, self.embedding):
                     workers.close()
-
-    def wait(self, name: str) -> float:
-        """Seconds until a request for the surface that comes now has its candidates, by what they took lately.
-
-        0 where that is next to nothing.
-        """
-        wait_s = self.retrieval.expects(name) + self.lag.seconds
-        return wait_s if wait_s > QUIET_S else 0.0
+                self.lane.close()
 
     def full(self, name: str) -> float:
         """Seconds to stay away from a surface, where a request that keeps its deadline would wait in vain; else 0."""
-        served, wait_s = self._served.get(name), self.wait(name)
-        return wait_s if served and wait_s > FULL * served.spec.fallback.deadline_ms / 1000 else 0.0
+        served = self._served.get(name)
+        if served is None:
+            return 0.0
+        return self.admission.away(name, served.spec.fallback.deadline_ms / 1000, model=served.asks_model)
 
     def surface_names(self) -> list[str]:
         """The surfaces that are ready, by name."""
@@ -365,7 +356,7 @@ def _first_token(engine: Engine, word: str) -> tuple[int, ...]:
     return engine.read(PromptTree((leaf,))).nodes[0].answers
 
 
-def _current(request: Request) -> Services:
+async def _current(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 

@@ -73,7 +73,7 @@ async def _end(model: ServedModel) -> None:
         raise
 
 
-def _current(request: Request) -> Switch:
+async def _current(request: Request) -> Switch:
     switch: Switch = request.app.state.switch
     return switch
 

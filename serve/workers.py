@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
@@ -38,7 +38,8 @@ class _Job:
 class Workers:
     """A few threads under one name. `room` bounds what runs and waits together.
 
-    Work that computes shares a `lane`; less `patience_s` lets it in before other work there.
+    Work that computes is done by the threads of a `lane`, as much at once as there would be threads here; less
+    `patience_s` lets it in before other work there. `cost_s`: seconds of a processor that a piece of work took lately.
     """
 
     def __init__(
@@ -46,10 +47,12 @@ class Workers:
     ) -> None:
         self.name, self.threads, self.room, self.lane, self.patience_s = name, threads, room, lane, patience_s
         self.inside = 0
+        self.cost_s = 0.0
         self._seconds = 0.0
         self._flows: OrderedDict[str, dict[_Job, None]] = OrderedDict()
         self._lock = Lock()
-        self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)
+        self._turns, self._closed = 0, False
+        self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)  # begins none before it is used
 
     async def run(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """What `work` returns or raises. Raises CapacityError when there is no room; see `run_in`."""
@@ -62,14 +65,12 @@ class Workers:
         that waits makes room. Work that its caller no longer waits for is taken off the queue, or runs to its end
         unheard.
         """
+        if self._closed:
+            raise CapacityError(f"{self.name} is closed")
         job = _Job(flow, partial(work, *args, **kwargs), Future())
         self._enter(job)
         job.future.add_done_callback(partial(self._leave, job))
-        try:
-            self._pool.submit(self._next)
-        except RuntimeError as error:
-            job.future.cancel()
-            raise CapacityError(f"{self.name} is closed") from error
+        self._begin()
         found: T = await asyncio.wrap_future(job.future)
         return found
 
@@ -84,7 +85,8 @@ class Workers:
 
     def close(self) -> None:
         """Takes no more work, and drops what waits."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._closed = True
+        self._pool.shutdown(wait=False)
         with self._lock:
             waiting = [job for jobs in self._flows.values() for job in jobs]
         for job in waiting:
@@ -133,18 +135,37 @@ class Workers:
             self._off(job)
             return job
 
-    def _next(self) -> None:
+    def _begin(self) -> None:
+        """Asks for a turn, where more work waits than turns that are to come."""
+        with self._lock:
+            if self._closed or self._turns >= min(self.threads, self.inside):
+                return
+            self._turns += 1
+        if self.lane is None:
+            self._pool.submit(self._turn, time.monotonic())
+        else:
+            self.lane.submit(partial(self._turn, time.monotonic()), self.patience_s)
+
+    def _turn(self, since: float) -> None:
+        """Does the work whose turn it is; it waited for the turn `since` then."""
         job = self._take()
-        if job is None or not job.future.set_running_or_notify_cancel():
-            return
-        began = time.monotonic()
+        if job is not None and job.future.set_running_or_notify_cancel():
+            self._do(job, since)
+        with self._lock:
+            self._turns -= 1
+            more = bool(self._flows)
+        if more:
+            self._begin()
+
+    def _do(self, job: _Job, since: float) -> None:
+        computed = time.thread_time()
         try:
-            with self.lane.held(self.patience_s) if self.lane else nullcontext():
-                result = job.work()
+            result = job.work()
         except BaseException as error:
             job.future.set_exception(error)
         else:
             job.future.set_result(result)
-        took = time.monotonic() - began
+        took, cost_s = time.monotonic() - since, time.thread_time() - computed
         with self._lock:
             self._seconds = MEMORY * self._seconds + (1 - MEMORY) * took if self._seconds else took
+            self.cost_s = MEMORY * self.cost_s + (1 - MEMORY) * cost_s if self.cost_s else cost_s

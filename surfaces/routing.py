@@ -69,6 +69,12 @@ class Router:
         counts_I = retrieval.last_resort.scores(np.zeros(0, dtype=np.int64))
         return cls(spec.routing, spec.experiment, retrieval, head_items(counts_I.astype(np.int64)))
 
+    @property
+    def asks_model(self) -> bool:
+        """Whether the model has a part in any visit."""
+        routes = {self.routing.default, *(rule.to for rule in self.routing.rules)}
+        return self.experiment is not None or routes != {"classical"}
+
     def way(self, visit: Visit, item_ids: Sequence[str]) -> Way:
         """The way of a visit with these candidates: the experiment's for a known member, else the routing's."""
         running = self.experiment if visit.member_id else None

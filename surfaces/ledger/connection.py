@@ -54,7 +54,8 @@ def _check_file(url: URL, *, create: bool) -> None:
 
 
 def _engine(url: URL) -> Engine:
-    engine = create_engine(url, hide_parameters=True, pool_pre_ping=url.get_backend_name() == "postgresql")
+    postgres = url.get_backend_name() == "postgresql"
+    engine = create_engine(url, hide_parameters=True, pool_pre_ping=postgres, pool_use_lifo=True)  # the warm one first
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from sqlalchemy import (
     ARRAY,
+    BindParameter,
     Column,
     ColumnElement,
     Connection,
@@ -25,12 +26,14 @@ from sqlalchemy import (
     Table,
     Text,
     any_,
+    bindparam,
     delete,
     func,
     insert,
     literal,
     select,
     tuple_,
+    type_coerce,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -60,6 +63,8 @@ from surfaces.ledger.records import (
 PAGE = 20_000
 _UNREAD = object()
 IDS_AT_ONCE = 500
+_ITEM = tuple(schema.items.c[name] for name in ("item_id", "kind", "attributes", "member_id"))
+_MEMBER = (schema.members.c.member_id, schema.members.c.profile)
 _EVENT = tuple(schema.events.c[field] for field in Event._fields)
 _Row = dict[str, object]
 
@@ -71,6 +76,15 @@ class Ledger:
         self._engine = engine
         self.tenant = named("tenant", check_name, tenant)
         self._now: object = _UNREAD
+        # What every ranking reads: put together once, for that takes longer than the reading.
+        item, member, event = schema.items.c, schema.members.c, schema.events.c
+        asked = self._among(item.item_id, bindparam("ids"))
+        self._items_asked = select(*_ITEM).where(self._mine(schema.items), asked)
+        self._member_asked = select(*_MEMBER).where(
+            self._mine(schema.members), member.member_id == bindparam("member_id")
+        )
+        timeline = select(*_EVENT).where(self._mine(schema.events), event.member_id == bindparam("member_id"))
+        self._timeline_asked = timeline.order_by(event.timestamp, event.arrival)
 
     @classmethod
     def open(cls, url: str, tenant: str = "default", *, create: bool = True) -> Ledger:
@@ -240,11 +254,8 @@ class Ledger:
     def items(self, ids: Iterable[str]) -> dict[str, Item]:
         """Those of the items that there are, by id, in the order asked for; see also `unknown_items`."""
         wanted = list(dict.fromkeys(ids))
-        found = {
-            item.item_id: item
-            for part in _parts(wanted)
-            for item in self._items(self._among(schema.items.c.item_id, part))
-        }
+        rows = (row for part in _parts(wanted) for row in self._rows(self._items_asked, ids=self._listed(part)))
+        found = {row[0]: _item(*row) for row in rows}
         return {item_id: found[item_id] for item_id in wanted if item_id in found}
 
     def all_items(self, kind: str | None = None) -> list[Item]:
@@ -267,8 +278,8 @@ class Ledger:
 
     def member(self, member_id: str) -> Member:
         """The member. Raises UnknownError."""
-        for member in self._members(schema.members.c.member_id == member_id) if is_name(member_id) else ():
-            return member
+        for row in self._rows(self._member_asked, member_id=member_id) if is_name(member_id) else ():
+            return _member(*row)
         raise UnknownError(f"unknown member {quoted(member_id)}")
 
     def members(self, ids: Iterable[str]) -> dict[str, Member]:
@@ -284,12 +295,10 @@ class Ledger:
 
     def timeline(self, member_id: str) -> list[Event]:
         """The member's events on all surfaces, oldest first, ties in the order of arrival. Raises UnknownError."""
-        column = schema.events.c
-        query = select(*_EVENT).where(self._mine(schema.events), column.member_id == member_id)
-        rows = self._rows(query.order_by(column.timestamp, column.arrival)) if is_name(member_id) else ()
+        rows = self._rows(self._timeline_asked, member_id=member_id) if is_name(member_id) else ()
         if not rows:
             self.member(member_id)
-        return [Event(*row) for row in rows]
+        return [Event._make(row) for row in rows]
 
     def timelines(self, ids: Iterable[str]) -> dict[str, list[Event]]:
         """Timelines by member, as `timeline` has them; empty for a member without events, or whom nobody knows."""
@@ -403,20 +412,16 @@ class Ledger:
         return "order" if connection.execute(self._setting("clock")).scalar() == "order" else "time"
 
     def _items(self, *where: ColumnElement[bool]) -> list[Item]:
-        column = schema.items.c
-        query = select(column.item_id, column.kind, column.attributes, column.member_id)
-        rows = self._rows(query.where(self._mine(schema.items), *where).order_by(column.item_id))
-        return [Item(item_id, kind, json.loads(text), person) for item_id, kind, text, person in rows]
+        query = select(*_ITEM).where(self._mine(schema.items), *where).order_by(schema.items.c.item_id)
+        return [_item(*row) for row in self._rows(query)]
 
     def _members(self, *where: ColumnElement[bool]) -> list[Member]:
-        column = schema.members.c
-        query = select(column.member_id, column.profile)
-        rows = self._rows(query.where(self._mine(schema.members), *where).order_by(column.member_id))
-        return [Member(member_id, json.loads(text)) for member_id, text in rows]
+        query = select(*_MEMBER).where(self._mine(schema.members), *where).order_by(schema.members.c.member_id)
+        return [_member(*row) for row in self._rows(query)]
 
-    def _rows(self, query: Select[*tuple[Any, ...]]) -> Sequence[Row[*tuple[Any, ...]]]:
+    def _rows(self, query: Select[*tuple[Any, ...]], **asked: object) -> Sequence[Row[*tuple[Any, ...]]]:
         with reading(self._engine) as connection:
-            return connection.execute(query).all()
+            return connection.execute(query, asked).all()
 
     def _missing(self, connection: Connection, column: Column[str], ids: Collection[str]) -> list[str]:
         """Those of the ids that the column does not have, sorted."""
@@ -426,10 +431,16 @@ class Ledger:
             found.update(connection.scalars(query.where(self._among(column, part))))
         return sorted(set(ids) - found)
 
-    def _among(self, column: Column[str], ids: Sequence[str]) -> ColumnElement[bool]:
-        if self._engine.dialect.name == "postgresql":  # one parameter: its driver is slow with hundreds of them
-            return column == any_(literal(ids, ARRAY(Text())))
-        return column.in_(ids)
+    def _among(self, column: Column[str], ids: BindParameter[Any] | Sequence[str]) -> ColumnElement[bool]:
+        """Whether the column has one of the ids, which are one parameter: a list of hundreds is slow."""
+        listed = ids if isinstance(ids, BindParameter) else literal(self._listed(ids))
+        if self._engine.dialect.name == "postgresql":
+            return column == any_(type_coerce(listed, ARRAY(Text())))
+        return column.in_(select(func.json_each(listed).table_valued("value").c.value))
+
+    def _listed(self, ids: Sequence[str]) -> Any:
+        """The ids as one parameter."""
+        return list(ids) if self._engine.dialect.name == "postgresql" else json.dumps(ids)
 
     def _mine(self, table: FromClause) -> ColumnElement[bool]:
         return table.c.tenant == self.tenant
@@ -456,6 +467,14 @@ def content(event: Event) -> str:
 def content_id(content: str, occurrence: int) -> str:
     """The id of an event that came without one: a hash of its content, which came so many times by then."""
     return hashlib.blake2b(f"{content[:-1]},{occurrence}]".encode(), digest_size=16).hexdigest()
+
+
+def _item(item_id: str, kind: str, attributes: str, member_id: str | None) -> Item:
+    return Item(item_id, kind, json.loads(attributes), member_id)
+
+
+def _member(member_id: str, profile: str) -> Member:
+    return Member(member_id, json.loads(profile))
 
 
 def _member_row(member: Member) -> _Row:

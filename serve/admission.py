@@ -1,0 +1,62 @@
+"""Who gets the model, who a slate without it, and who is sent away, while more is asked than can be computed.
+
+A slate without the model is cheap, but not free: many of them would take from the model the time in which it serves
+those whom it still can. So while requests wait long, slates without it have a share of the computing, and no more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from prompts.errors import CapacityError
+from serve.lag import Lag
+from serve.workers import Workers
+
+QUIET_S = 0.05
+"""Waits up to this are those of a server that is not busy."""
+BUSY, FULL = 0.25, 0.5
+"""Parts of the time up to the deadline: a longer wait for candidates leaves none for the model, or none at all."""
+SAVED_S = 0.5
+"""So much computing for slates without the model may be saved up in quiet times: a short rush sends nobody away."""
+
+
+class Admission:
+    """Decides by how long requests wait for their candidates. Times are in seconds.
+
+    `share` of the time goes to slates without the model while it has no time for more.
+    """
+
+    def __init__(self, retrieval: Workers, lag: Lag, share: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.retrieval, self.lag, self.share, self.clock = retrieval, lag, share, clock
+        self._saved_s, self._at = SAVED_S, clock()
+
+    def wait(self, flow: str) -> float:
+        """Seconds until a request that comes now has its candidates, by what they took lately; 0 for hardly any."""
+        wait_s = self.retrieval.expects(flow) + self.lag.seconds
+        return wait_s if wait_s > QUIET_S else 0.0
+
+    def away(self, flow: str, room_s: float, *, model: bool) -> float:
+        """Seconds to stay away; 0: a request that has `room_s` up to its deadline may come in.
+
+        `model`: the model is what it asks for, and it is there.
+        """
+        wait_s = self.wait(flow)
+        full = wait_s > FULL * room_s or (model and wait_s > BUSY * room_s and not self._affords())
+        return wait_s if full else 0.0
+
+    def spares(self, flow: str, room_s: float, *, model: bool) -> bool:
+        """Lets a request in, and says whether the model is spared it. Raises CapacityError as `away` says."""
+        if wait_s := self.away(flow, room_s, model=model):
+            raise CapacityError("more is asked than this server can compute just now", wait_s)
+        spared = model and self.wait(flow) > BUSY * room_s
+        if spared:
+            self._saved_s -= self.retrieval.cost_s
+        return spared
+
+    def _affords(self) -> bool:
+        """Whether there is time for one more slate without the model."""
+        now = self.clock()
+        self._saved_s = min(SAVED_S, self._saved_s + self.share * (now - self._at))
+        self._at = now
+        return self._saved_s >= self.retrieval.cost_s
