@@ -7,6 +7,7 @@ those whom it still can. So while requests wait long, slates without it have a s
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 
 from prompts.errors import CapacityError
@@ -21,38 +22,48 @@ SAVED_S = 0.5
 """So much computing for slates without the model may be saved up in quiet times: a short rush sends nobody away."""
 
 
+class Ticket:
+    """Lets one request in; `spared`: without the model. It is on its way to its candidates until it is `used`."""
+
+    def __init__(self, coming: Counter[str], flow: str, *, spared: bool) -> None:
+        self._coming, self._flow, self.spared = coming, flow, spared
+        coming[flow] += 1
+
+    def use(self) -> None:
+        """Says that the request waits for its candidates now, or comes no longer. May be said again."""
+        if self._flow:
+            self._coming[self._flow] -= 1
+            self._flow = ""
+
+
 class Admission:
-    """Decides by how long requests wait for their candidates. Times are in seconds.
+    """Decides by how long requests wait for their candidates. Times are in seconds. For the event loop's thread.
 
     `share` of the time goes to slates without the model while it has no time for more.
     """
 
     def __init__(self, retrieval: Workers, lag: Lag, share: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.retrieval, self.lag, self.share, self.clock = retrieval, lag, share, clock
+        self._coming = Counter[str]()
         self._saved_s, self._at = SAVED_S, clock()
 
     def wait(self, flow: str) -> float:
         """Seconds until a request that comes now has its candidates, by what they took lately; 0 for hardly any."""
-        wait_s = self.retrieval.expects(flow) + self.lag.seconds
+        wait_s = self.retrieval.expects(flow, self._coming[flow]) + self.lag.seconds
         return wait_s if wait_s > QUIET_S else 0.0
 
-    def away(self, flow: str, room_s: float, *, model: bool) -> float:
-        """Seconds to stay away; 0: a request that has `room_s` up to its deadline may come in.
+    def let_in(self, flow: str, room_s: float, *, model: bool) -> Ticket:
+        """Lets in a request that has `room_s` up to its deadline. Raises CapacityError, which says for how long not.
 
         `model`: the model is what it asks for, and it is there.
         """
         wait_s = self.wait(flow)
-        full = wait_s > FULL * room_s or (model and wait_s > BUSY * room_s and not self._affords())
-        return wait_s if full else 0.0
-
-    def spares(self, flow: str, room_s: float, *, model: bool) -> bool:
-        """Lets a request in, and says whether the model is spared it. Raises CapacityError as `away` says."""
-        if wait_s := self.away(flow, room_s, model=model):
+        spared = model and wait_s > BUSY * room_s
+        if wait_s > FULL * room_s or (spared and not self._affords()):
             raise CapacityError("more is asked than this server can compute just now", wait_s)
-        spared = model and self.wait(flow) > BUSY * room_s
         if spared:
             self._saved_s -= self.retrieval.cost_s
-        return spared
+        return Ticket(self._coming, flow, spared=spared)
 
     def _affords(self) -> bool:
         """Whether there is time for one more slate without the model."""

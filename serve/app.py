@@ -63,7 +63,7 @@ def create_app(
     for part in (rank, surfaces, rerank, embeddings, model, ledger, health, metrics):
         app.include_router(part.router)
     document.install(app, services.settings)
-    app.state.keeper = Doorkeeper(keys, services.full)
+    app.state.keeper = Doorkeeper(keys, services.let_in)
     app.add_middleware(Doors, keeper=app.state.keeper)
     app.add_middleware(Watch, services=services)
     return app

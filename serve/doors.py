@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as Connection
 
 from prompts.errors import CapacityError, ConfigError
+from serve.admission import Ticket
 from serve.keys import ANYONE, Key, Keys, Scope
 from serve.problems import Problem, problem_of, problem_response
 
@@ -58,8 +59,8 @@ UNKNOWN = "(unknown)"
 """What logs and figures call a path that is none of the routes."""
 
 
-Full = Callable[[str], float]
-"""Of a surface: seconds to stay away, or 0."""
+LetIn = Callable[[str], Ticket | None]
+"""A ticket to a surface. Raises CapacityError where there is no room."""
 
 
 class Place(NamedTuple):
@@ -104,27 +105,23 @@ def _loopback(host: str) -> bool:
 class Doorkeeper:
     """Says who may come in, and where there is room."""
 
-    def __init__(self, keys: Keys, full: Full = lambda _: 0.0) -> None:
-        """`full` tells of a surface how long to stay away from it, where a ranking there would only wait in vain."""
-        self.keys, self.full = keys, full
+    def __init__(self, keys: Keys, let_in: LetIn) -> None:
+        """`let_in` gives rankings their tickets."""
+        self.keys, self.let_in = keys, let_in
 
     def look(self, scope: Connection) -> None:
-        """Notes in a request's scope its place, its key, and what speaks against it, if anything: once for each."""
+        """Notes in a request's scope its place, its key, its ticket, and what speaks against it: once for each."""
         if "place" in scope:
             return
         place = place_of(scope["method"], scope["path"])
-        scope["place"], scope["key"], scope["refusal"] = place, ANYONE, None
+        scope["place"], scope["key"], scope["ticket"], scope["refusal"] = place, ANYONE, None, None
         try:
             if self.keys and place.needs != "open":
                 scope["key"] = self._key(Headers(scope=scope), place)
             if place.route == RANK and scope["method"] == "POST" and place.surface:
-                self._check_room(place.surface)
+                scope["ticket"] = self.let_in(place.surface)
         except (Problem, CapacityError) as error:
             scope["refusal"] = error
-
-    def _check_room(self, surface: str) -> None:
-        if wait_s := self.full(surface):
-            raise CapacityError("more is asked than this server can compute just now", wait_s)
 
     def _key(self, headers: Headers, place: Place) -> Key:
         """The key that came with a request. Raises Problem where there is none, or not one for this."""
@@ -157,7 +154,11 @@ class Doors:
             if scope["refusal"] is not None:
                 await problem_response(problem_of(scope["refusal"]))(scope, receive, send)
                 return
-        await self.app(scope, receive, send)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            if ticket := scope.get("ticket"):
+                ticket.use()
 
 
 def charge(keys: Keys, key: Key, count: int = 1) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from foundation.engine.base import TokenTree
 from prompts.errors import CapacityError
 from prompts.tree import PromptTree
+from serve.admission import Ticket
 from serve.batcher import Scored
 from serve.degraded import DegradedError
 from serve.experiments import experiment_of
@@ -43,28 +44,38 @@ class Prompt(NamedTuple):
     back: Sequence[TokenTree]
 
 
-async def rank(request: RankRequest, name: str, services: Services, arrived: float) -> RankReply:
+async def rank(
+    request: RankRequest, name: str, services: Services, arrived: float, ticket: Ticket | None = None
+) -> RankReply:
     """The slate that `request` asks for on the surface `name`, by its deadline.
 
-    `arrived` is when the request came, by the event loop's clock. Raises UnknownError for a surface, member or item
-    that nobody knows, and CapacityError when too many requests wait for their candidates.
+    `arrived` is when the request came, by the event loop's clock, and `ticket` what it was let in with. Raises
+    UnknownError for a surface, member or item that nobody knows, and CapacityError when too many requests wait for
+    their candidates.
     """
     surface = services.surface(name)
     with surface.model.used():
-        return await rank_on(surface, request, services, arrived)
+        return await rank_on(surface, request, services, arrived, ticket)
 
 
-async def rank_on(surface: ServedSurface, request: RankRequest, services: Services, arrived: float) -> RankReply:
+async def rank_on(
+    surface: ServedSurface, request: RankRequest, services: Services, arrived: float, ticket: Ticket | None = None
+) -> RankReply:
     """`rank`, on a surface that is ready; its model is in use."""
     watch, prompt, reason = Stopwatch(arrived, services.traces), None, None
     name, model = surface.spec.surface, surface.model
-    deadline = arrived + (request.deadline_ms or surface.spec.fallback.deadline_ms) / 1000
-    spared = services.admission.spares(name, deadline - watch.arrived, model=surface.asks_model)
+    room_s = request.deadline_ms / 1000 if request.deadline_ms else surface.deadline_s
+    deadline = arrived + room_s
+    if ticket is not None:
+        ticket.use()
+    if ticket is None or room_s < surface.deadline_s:
+        ticket = services.admission.let_in(name, room_s, model=surface.asks_model)
+        ticket.use()
     with watch.part("retrieve"):
         shortlist = await services.retrieval.run_in(name, draw_up, request, surface, services.ledger)
     try:
         if shortlist.way.asks_model:
-            if spared:
+            if ticket.spared:
                 raise DegradedError("capacity")
             model.batcher.admit(deadline - services.composing.expects(name), flow=name)
             with watch.part("compose"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -99,7 +99,7 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, handler)
 
 
-def _http(_: Request, error: Any) -> ProblemResponse:
+async def _http(_: Request, error: Any) -> ProblemResponse:
     if isinstance(error, Problem):
         return problem_response(error)
     status = HTTPStatus(error.status_code)
@@ -141,15 +141,15 @@ UNEXPECTED = Problem(
 )
 
 
-def _known(_: Request, error: Exception) -> ProblemResponse:
+async def _known(_: Request, error: Exception) -> ProblemResponse:
     return problem_response(problem_of(error))
 
 
-def _unexpected(_: Request, __: Exception) -> ProblemResponse:
+async def _unexpected(_: Request, __: Exception) -> ProblemResponse:
     return problem_response(UNEXPECTED)
 
 
-def _invalid(_: Request, error: Any) -> ProblemResponse:
+async def _invalid(_: Request, error: Any) -> ProblemResponse:
     errors = [FieldProblem(pointer=_pointer(found["loc"]), detail=_words(found)) for found in error.errors()]
     first = f"{errors[0].pointer}: {errors[0].detail}"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
@@ -157,7 +157,7 @@ def _invalid(_: Request, error: Any) -> ProblemResponse:
     return problem_response(problem)
 
 
-_HANDLERS: dict[type[Exception], Callable[[Request, Any], ProblemResponse]] = {
+_HANDLERS: dict[type[Exception], Callable[[Request, Any], Awaitable[ProblemResponse]]] = {
     HTTPException: _http,
     RequestValidationError: _invalid,
     UnknownError: _known,

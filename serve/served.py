@@ -46,6 +46,11 @@ class ServedSurface:
     calibration: CalibratedSurface | None = None
 
     @property
+    def deadline_s(self) -> float:
+        """Seconds up to the deadline of a request that names none."""
+        return self.spec.fallback.deadline_ms / 1000
+
+    @property
     def asks_model(self) -> bool:
         """Whether the model may be asked on a visit, and is there."""
         return self.router.asks_model and not self.model.batcher.breaker.open

@@ -18,7 +18,7 @@ from prompts import disarm, render
 from prompts.errors import ConfigError, LedgerError, PrismrankError, SpecError, UnknownError
 from prompts.suggest import suggest
 from prompts.tree import Piece, PromptNode, PromptTree
-from serve.admission import Admission
+from serve.admission import Admission, Ticket
 from serve.batcher import Batcher, Limits
 from serve.experiments import Traffic
 from serve.figures import Figures
@@ -188,12 +188,13 @@ class Services:
                     workers.close()
                 self.lane.close()
 
-    def full(self, name: str) -> float:
-        """Seconds to stay away from a surface, where a request that keeps its deadline would wait in vain; else 0."""
+    def let_in(self, name: str) -> Ticket | None:
+        """Lets in a request for a surface, whose deadline it keeps. Raises CapacityError where it would wait in vain.
+
+        None for a surface that is not there.
+        """
         served = self._served.get(name)
-        if served is None:
-            return 0.0
-        return self.admission.away(name, served.spec.fallback.deadline_ms / 1000, model=served.asks_model)
+        return self.admission.let_in(name, served.deadline_s, model=served.asks_model) if served else None
 
     def surface_names(self) -> list[str]:
         """The surfaces that are ready, by name."""

@@ -74,12 +74,12 @@ class Workers:
         found: T = await asyncio.wrap_future(job.future)
         return found
 
-    def expects(self, flow: str = "") -> float:
-        """Seconds that work given now would wait for its turn, by what work took lately."""
+    def expects(self, flow: str = "", more: int = 0) -> float:
+        """Seconds that work given now, behind so many `more` of its flow, would wait for its turn, as lately."""
         with self._lock:
             waiting = {name: len(jobs) for name, jobs in self._flows.items()}
             running = self.inside - sum(waiting.values())
-        own = waiting.pop(flow, 0)
+        own = waiting.pop(flow, 0) + more
         ahead = running + own + sum(min(count, own + 1) for count in waiting.values())
         return max(0, ahead + 1 - self.threads) / self.threads * self._seconds
 

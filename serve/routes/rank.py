@@ -41,7 +41,9 @@ async def rank(
     The reply comes by the deadline. If the model cannot answer by then, the slate is the retrieval order, with
     `degraded: true` and the reason: `deadline`, `engine` or `capacity`.
     """
-    return await unless_gone(request, pipeline.rank(body, surface, services, request.state.arrived))
+    return await unless_gone(
+        request, pipeline.rank(body, surface, services, request.state.arrived, request.scope["ticket"])
+    )
 
 
 class Failed(BaseModel):

@@ -47,16 +47,18 @@ def decisions(waiting: int, room_s: float, share: float, *, model: bool, seconds
         now = [0.0]
         async with busy(waiting) as workers:
             admission = Admission(workers, Lag(), share, clock=lambda: now[0])
-            found = list[str]()
+            found, waits = list[str](), list[float]()
             for _ in range(10):
                 now[0] += seconds
-                if wait_s := admission.away("a", room_s, model=model):
-                    assert wait_s == pytest.approx(0.1 * waiting, rel=0.3)
-                    with pytest.raises(CapacityError):
-                        admission.spares("a", room_s, model=model)
+                try:
+                    ticket = admission.let_in("a", room_s, model=model)
+                except CapacityError as away:
                     found.append("away")
+                    waits.append(away.wait_s)
                 else:
-                    found.append("spared" if admission.spares("a", room_s, model=model) else "model")
+                    ticket.use()
+                    found.append("spared" if ticket.spared else "model")
+            assert waits == [pytest.approx(0.1 * waiting, rel=0.3)] * found.count("away")
             return found
 
     return asyncio.run(main())
@@ -85,6 +87,22 @@ def test_who_needs_no_model_has_all_the_time_there_is() -> None:
 
 def test_a_longer_deadline_waits_longer() -> None:
     assert decisions(8, 10.0, 0.0, model=True) == ["model"] * 10
+
+
+def test_who_is_on_the_way_is_counted_among_those_who_wait() -> None:
+    async def main() -> None:
+        async with busy(1) as workers:
+            admission = Admission(workers, Lag(), 0.0)
+            tickets = [admission.let_in("a", 0.9, model=True) for _ in range(4)]
+            assert [ticket.spared for ticket in tickets] == [False, False, True, True]
+            with pytest.raises(CapacityError):
+                admission.let_in("a", 0.9, model=True)
+            assert not admission.let_in("another", 1.0, model=True).spared, "each flow waits for its own"
+            for ticket in (*tickets, *tickets):
+                ticket.use()
+            assert not admission.let_in("a", 0.9, model=True).spared
+
+    asyncio.run(main())
 
 
 @pytest.fixture
