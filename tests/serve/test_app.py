@@ -9,10 +9,13 @@ import threading
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 
 from prompts.errors import ConfigError, PrismrankError, SpecError, UnknownError
 from prompts.tree import PromptNode, PromptTree
 from serve import server as servers
+from serve.doors import Doorkeeper
+from serve.keys import Keys
 from serve.schemas import RankReply, RankRequest
 from serve.server import address, bind, serving
 from serve.services import Services
@@ -116,10 +119,12 @@ def test_a_bound_socket_takes_no_calls_before_the_server_does() -> None:
 
 
 def test_a_server_that_does_not_start_says_so(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> Any:
-        async def app(scope: Any, receive: Any, send: Any) -> None:
-            raise RuntimeError("broken")
+    def life(_: FastAPI) -> Any:
+        raise RuntimeError("broken")
 
+    def broken(*_: object) -> FastAPI:
+        app = FastAPI(lifespan=life)
+        app.state.keeper = Doorkeeper(Keys(), services.let_in)
         return app
 
     monkeypatch.setattr(servers, "create_app", broken)
