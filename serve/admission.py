@@ -16,8 +16,9 @@ from serve.workers import Workers
 
 QUIET_S = 0.05
 """Waits up to this are those of a server that is not busy."""
-BUSY, FULL = 0.25, 0.5
-"""Parts of the time up to the deadline: a longer wait for candidates leaves none for the model, or none at all."""
+BUSY, FULL, LAST = 0.25, 0.5, 0.8
+"""Parts of the time up to the deadline. A wait for candidates beyond the first leaves none for the model; beyond the
+second there is no room, or beyond the third where nothing else is waited for."""
 SAVED_S = 0.5
 """So much computing for slates without the model may be saved up in quiet times: a short rush sends nobody away."""
 
@@ -59,7 +60,7 @@ class Admission:
         """
         wait_s = self.wait(flow)
         spared = model and wait_s > BUSY * room_s
-        if wait_s > FULL * room_s or (spared and not self._affords()):
+        if wait_s > (FULL if model else LAST) * room_s or (spared and not self._affords()):
             raise CapacityError("more is asked than this server can compute just now", wait_s)
         if spared:
             self._saved_s -= self.retrieval.cost_s

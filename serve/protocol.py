@@ -57,20 +57,26 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Reads on. What is no HTTP is refused."""
         self._unset_keepalive_if_required()
+        while data:
+            data = self._read(data)
+
+    def _read(self, data: bytes) -> bytes:
+        """Reads, and returns what is behind an offer of another protocol, which is still to be read."""
         heads = self._heads
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
-            self._pass_over(data[offer.args[0] :])
+            return data[offer.args[0] :] if self._pass_over() else b""
         except httptools.HttpParserError:
             self._refuse(self._wrong or _no_http())
-        else:
-            self._watch_head(len(data) if heads == self._heads else 0)
+            return b""
+        self._watch_head(len(data) if heads == self._heads else 0)
+        return b""
 
     def _watch_head(self, count: int) -> None:
         """So many bytes of a head came that began before; one that does not end may not go on for ever."""
         if not self._in_head:
-            self._rest()
+            self._watch_idle()
             return
         self._head_bytes += count
         if self._head_bytes > self.settings.max_head_bytes:
@@ -78,21 +84,24 @@ class Protocol(HttpToolsProtocol):
         elif self._late is None:
             self._late = self.loop.call_later(self.settings.head_s, self._hang_up)
 
-    def _rest(self) -> None:
+    def _watch_idle(self) -> None:
         """What comes after an answer does not keep the connection alive for ever."""
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None and cycle.response_complete and self.timeout_keep_alive_task is None:
             handler = self.timeout_keep_alive_handler
             self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, handler)
 
-    def _pass_over(self, rest: bytes) -> None:
+    def _pass_over(self) -> bool:
         """Goes on behind the head of a request that offered another protocol: its body is read as any other's."""
         parser = httptools.HttpRequestParser(self)
         framing = [b"%s: %s\r\n" % (name, value) for name, value in self.headers if name in _FRAMING]
         self.parser, self._passing_over = parser, True
-        parser.feed_data(b"".join([b"POST / HTTP/1.1\r\n", *framing, b"\r\n"]))
-        if rest:
-            self.data_received(rest)
+        try:
+            parser.feed_data(b"".join([b"POST / HTTP/1.1\r\n", *framing, b"\r\n"]))
+        except httptools.HttpParserError:
+            self._refuse(_no_http())
+            return False
+        return True
 
     def on_message_begin(self) -> None:
         """A head begins."""
@@ -151,7 +160,7 @@ class Protocol(HttpToolsProtocol):
         self.services.figures.answered(RANK, "POST", problem.status_code, 0.0)
         if not self.services.resting:
             self.services.resting = True
-            self.loop.call_soon(_rest, self.services)
+            self.loop.call_soon(_breathe, self.services)
         if self.services.turned_away == 0:
             self.loop.call_later(TOLD_S, _tell, self.services)
         self.services.turned_away += 1
@@ -199,7 +208,7 @@ def _body(status: int, detail: str) -> bytes:
     return told.model_dump_json(exclude={"errors"}).encode()
 
 
-def _rest(services: Services) -> None:
+def _breathe(services: Services) -> None:
     """Lets those who compute have the interpreter, and what comes meanwhile come together."""
     services.resting = False
     time.sleep(REST_S)

@@ -81,8 +81,8 @@ def test_then_they_have_their_share() -> None:
 
 
 def test_who_needs_no_model_has_all_the_time_there_is() -> None:
-    assert decisions(4, 1.0, 0.0, model=False) == ["model"] * 10
-    assert decisions(8, 1.0, 1.0, model=False) == ["away"] * 10
+    assert decisions(6, 1.0, 0.0, model=False) == ["model"] * 10
+    assert decisions(9, 1.0, 1.0, model=False) == ["away"] * 10
 
 
 def test_a_longer_deadline_waits_longer() -> None:

@@ -167,6 +167,11 @@ def test_requests_that_come_at_once_are_answered_in_order(client: Client) -> Non
     assert statuses(client, b"".join(asked)) == [200, 200, 404, 200]
 
 
+def test_many_offers_at_once_are_passed_over(client: Client) -> None:
+    asked = [*[head("GET /livez", *OFFER)] * 1_500, head("GET /livez", LAST)]
+    assert statuses(client, b"".join(asked)) == [200] * 1_501
+
+
 def test_requests_that_come_byte_by_byte_are_answered_too(client: Client) -> None:
     asked = [head(RANK, *OFFER, "Content-Length: 27") + SMALL, head("GET /livez", LAST)]
     assert statuses(client, *(bytes([byte]) for byte in b"".join(asked))) == [200, 200]
