@@ -305,7 +305,7 @@ class Batcher:
                 self._forward = _Forward(started, sum(entry.tree.size for entry in batch), batch)
                 self.breaker.trying = True
             try:
-                scores = _score(self.engine, [entry.tree for entry in batch])
+                scores = _sound(batch, _score(self.engine, [entry.tree for entry in batch]))
             except Exception as error:
                 return _Turn(late, batch, started, error=error)
             return _Turn(late, batch, started, time.monotonic() - started, scores)
@@ -325,11 +325,11 @@ class Batcher:
         self.figures.batched(len(turn.batch), slots, None if error else turn.took, broken=self.breaker.open)
         self._forward = None
         if error is None:
-            scored = [(entry, leaves) for entry, leaves in zip(turn.batch, turn.scores, strict=True) if leaves]
+            found = zip(turn.batch, turn.scores, strict=True)
+            scored = [(entry, leaves) for entry, leaves in found if leaves is not None]
             self.pace.learn(sum(entry.tree.size for entry, _ in scored), turn.took)
             for entry, leaves in scored:
-                if _sound(entry.tree, leaves):
-                    _settle(entry, Scored(leaves, turn.started - entry.since, turn.took))
+                _settle(entry, Scored(leaves, turn.started - entry.since, turn.took))
         else:
             logger.error("the engine failed on a batch of %d trees", len(turn.batch), exc_info=error)
         for entry in turn.batch:  # those without an answer
@@ -398,7 +398,13 @@ def _lost(tree: TokenTree, engine: Engine) -> bool:
     return any(node.adapter and node.adapter not in known for node in tree.nodes)
 
 
-def _sound(tree: TokenTree, leaves: LeafScores) -> bool:
+def _sound(batch: Sequence[_Waiting], scores: Sequence[LeafScores | None]) -> list[LeafScores | None]:
+    """The scores without those that are of no use."""
+    found = zip(batch, scores, strict=True)
+    return [leaves if leaves is not None and _is_sound(entry.tree, leaves) else None for entry, leaves in found]
+
+
+def _is_sound(tree: TokenTree, leaves: LeafScores) -> bool:
     """Whether every leaf of the tree has a finite number for each thing that it is asked."""
     asked = [node for node in tree.nodes if node.asked]
     if [len(logp) for logp in leaves.logp] != [len(node.answers) for node in asked]:
