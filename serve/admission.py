@@ -1,11 +1,13 @@
 """Who gets the model, who a slate without it, and who is sent away, while more is asked than can be computed.
 
-A slate without the model is cheap, but not free: many of them would take from the model the time in which it serves
-those whom it still can. So while requests wait long, slates without it have a share of the computing, and no more.
+A slate without the model is cheap, but not free: it takes from the model time in which others would be served. As long
+as everybody can have a slate, everybody gets one. Where that would take more than a share of the computing, and many
+have to be sent away whatever is done, the time goes to the model, but for a little.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -19,6 +21,10 @@ QUIET_S = 0.05
 BUSY, FULL, LAST = 0.25, 0.5, 0.8
 """Parts of the time up to the deadline. A wait for candidates beyond the first leaves none for the model; beyond the
 second there is no room, or beyond the third where nothing else is waited for."""
+LEAST = 0.02
+"""The share of slates without the model where not everybody can have one."""
+LATELY_S = 1.0
+"""Over so long a time it is looked at how many want one."""
 SAVED_S = 0.5
 """So much computing for slates without the model may be saved up in quiet times: a short rush sends nobody away."""
 
@@ -40,13 +46,13 @@ class Ticket:
 class Admission:
     """Decides by how long requests wait for their candidates. Times are in seconds. For the event loop's thread.
 
-    `share` of the time goes to slates without the model while it has no time for more.
+    Up to `share` of the time goes to slates without the model while it has no time for more.
     """
 
     def __init__(self, retrieval: Workers, lag: Lag, share: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.retrieval, self.lag, self.share, self.clock = retrieval, lag, share, clock
         self._coming = Counter[str]()
-        self._saved_s, self._at = SAVED_S, clock()
+        self._saved_s, self._at, self._wanted = SAVED_S, clock(), 0.0
 
     def wait(self, flow: str) -> float:
         """Seconds until a request that comes now has its candidates, by what they took lately; 0 for hardly any."""
@@ -67,8 +73,10 @@ class Admission:
         return Ticket(self._coming, flow, spared=spared)
 
     def _affords(self) -> bool:
-        """Whether there is time for one more slate without the model."""
-        now = self.clock()
-        self._saved_s = min(SAVED_S, self._saved_s + self.share * (now - self._at))
-        self._at = now
-        return self._saved_s >= self.retrieval.cost_s
+        """Whether there is time for a slate without the model, one more of which is wanted."""
+        now, cost_s = self.clock(), self.retrieval.cost_s
+        passed, self._at = now - self._at, now
+        self._wanted = self._wanted * math.exp(-passed / LATELY_S) + 1
+        share = self.share if self._wanted / LATELY_S * cost_s <= self.share else min(LEAST, self.share)
+        self._saved_s = min(SAVED_S, self._saved_s + share * passed)
+        return self._saved_s >= cost_s

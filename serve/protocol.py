@@ -27,7 +27,7 @@ from serve.services import Services
 
 access = logging.getLogger("prismrank.access")
 
-REST_S = 0.004
+REST_S = 0.008
 """So long the event loop rests after requests were turned away: each time that it wakes, it takes the interpreter."""
 TOLD_S = 1.0
 """Requests that are turned away are told in the log together, so often."""

@@ -33,7 +33,7 @@ class Settings(Strict):
     batch_slots: int = Field(16_384, ge=64, le=1 << 24, description="Slots in a forward: tokens, or vectors.")
     queue_slots: int = Field(65_536, ge=64, le=1 << 28, description="Slots that may wait; beyond, slates are degraded.")
     gather_ms: float = Field(2.0, ge=0, le=1_000, description="How long a forward waits for company.")
-    fallback_share: float = Field(0.02, ge=0, le=1, description="Of the computing, for slates that spare the model.")
+    fallback_share: float = Field(0.25, ge=0, le=1, description="Of the computing, for slates that spare the model.")
     retrieval_threads: int = Field(4, ge=1, le=256, description="Threads that gather candidates.")
     retrieval_room: int = Field(256, ge=1, le=100_000, description="Requests that may wait for them; beyond, 503.")
     ingestion_room: int = Field(256, ge=1, le=100_000, description="Writes that may wait; beyond, 503.")

@@ -160,12 +160,13 @@ class Workers:
     def _do(self, job: _Job, since: float) -> None:
         computed = time.thread_time()
         try:
-            result = job.work()
+            told = partial(job.future.set_result, job.work())
         except BaseException as error:
-            job.future.set_exception(error)
-        else:
-            job.future.set_result(result)
-        took, cost_s = time.monotonic() - since, time.thread_time() - computed
+            told = partial(job.future.set_exception, error)
+        self._learn(time.monotonic() - since, time.thread_time() - computed)
+        told()
+
+    def _learn(self, took: float, cost_s: float) -> None:
         with self._lock:
             self._seconds = MEMORY * self._seconds + (1 - MEMORY) * took if self._seconds else took
             self.cost_s = MEMORY * self.cost_s + (1 - MEMORY) * cost_s if self.cost_s else cost_s

@@ -73,11 +73,16 @@ def test_while_requests_wait_what_was_saved_up_goes_to_slates_without_the_model(
     assert decisions(4, 1.0, 0.0, model=True) == ["spared"] * saved + ["away"] * (10 - saved)
 
 
-def test_then_they_have_their_share() -> None:
-    """Of the four seconds in which the others come they have a twentieth, which is enough for one or two more."""
-    found = decisions(4, 1.0, 0.05, model=True, seconds=0.4)
-    assert found.count("spared") - round(SAVED_S / 0.1) in (1, 2)
-    assert "away" in found
+def test_as_long_as_all_can_have_a_slate_they_get_one() -> None:
+    """Three in a second, of 0.1 s each, take less than half of the time."""
+    assert decisions(4, 1.0, 0.5, model=True, seconds=0.33) == ["spared"] * 10
+
+
+def test_where_not_all_can_have_one_the_time_is_the_models() -> None:
+    """Ten in a second take all of the time, and so they get next to none."""
+    found = decisions(4, 1.0, 0.5, model=True, seconds=0.1)
+    assert found[:5] == ["spared"] * 5, "what was saved up"
+    assert found[-3:] == ["away"] * 3
 
 
 def test_who_needs_no_model_has_all_the_time_there_is() -> None:
