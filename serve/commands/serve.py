@@ -55,11 +55,13 @@ def serve(
     from serve import server
     from serve.doors import check_host
     from serve.keys import Keys
+    from serve.memory import share_arenas
     from serve.models import Opened, Shelf
     from serve.services import Services
     from serve.settings import Settings
     from serve.traces import Traces, exporting
 
+    share_arenas()
     known = Keys.load(keys) if keys else Keys()
     check_host(host, known)
     limits = Settings.load(settings) if settings else Settings()
