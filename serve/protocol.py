@@ -14,7 +14,7 @@ import time
 import uuid
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import httptools
 from starlette.exceptions import HTTPException
@@ -29,6 +29,9 @@ access = logging.getLogger("prismrank.access")
 
 REST_S = 0.008
 """So long the event loop rests after requests were turned away: each time that it wakes, it takes the interpreter."""
+LINGER_S = 2.0
+"""So long a connection that ends before all of a body was read goes on reading: else the client, which still sends, is
+told that nobody listens, and never reads why."""
 TOLD_S = 1.0
 """Requests that are turned away are told in the log together, so often."""
 
@@ -43,6 +46,7 @@ class Protocol(HttpToolsProtocol):
         self._heads = self._hosts = self._head_bytes = 0
         self._late: asyncio.TimerHandle | None = None
         self._wrong: Problem | None = None
+        self._lingers = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Somebody is there, and may take so long to say what for."""
@@ -57,7 +61,7 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Reads on. What is no HTTP is refused."""
         self._unset_keepalive_if_required()
-        while data:
+        while data and not self._lingers:
             data = self._read(data)
 
     def _read(self, data: bytes) -> bytes:
@@ -148,6 +152,7 @@ class Protocol(HttpToolsProtocol):
         if isinstance(refusal, CapacityError):
             self._turn_away(cycle, problem_of(refusal))
         else:
+            cycle.transport = cast("asyncio.Transport", _Way(self, cycle))
             super()._start_asgi_task(cycle, app)
 
     def _turn_away(self, cycle: RequestResponseCycle, problem: HTTPException) -> None:
@@ -156,7 +161,7 @@ class Protocol(HttpToolsProtocol):
         self._write(problem, last=not cycle.keep_alive)
         cycle.response_started = cycle.response_complete = True
         if not cycle.keep_alive:
-            self.transport.close()
+            self.linger()
         self.services.figures.answered(RANK, "POST", problem.status_code, 0.0)
         if not self.services.resting:
             self.services.resting = True
@@ -189,7 +194,21 @@ class Protocol(HttpToolsProtocol):
             return
         self.services.figures.answered(UNKNOWN, "other", problem.status_code, 0.0)
         self._write(problem, last=True)
-        self.transport.close()
+        self.linger()
+
+    def on_response_complete(self) -> None:
+        """What comes next has its turn, unless the connection ends."""
+        if not self._lingers:
+            super().on_response_complete()
+
+    def linger(self) -> None:
+        """Says that nothing more comes, and ends the connection when the client does, or soon."""
+        if self._lingers or self.transport.is_closing():
+            return
+        self._lingers = True
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self.loop.call_later(LINGER_S, self.transport.close)
 
     def _write(self, problem: HTTPException, *, last: bool) -> None:
         """Sends a problem as the answer to what came."""
@@ -200,6 +219,21 @@ class Protocol(HttpToolsProtocol):
         more = f"x-request-id: {uuid.uuid4().hex}\r\n" + ("connection: close\r\n" if last else "")
         head = STATUS_LINE[problem.status_code] + b"".join(headers) + (told + more).encode()
         self.transport.write(head + b"\r\n" + body)
+
+
+class _Way:
+    """The way back to a client, as the cycle of one request sees it."""
+
+    def __init__(self, protocol: Protocol, cycle: RequestResponseCycle) -> None:
+        self._protocol, self._transport, self._cycle = protocol, protocol.transport, cycle
+        self.write, self.is_closing = self._transport.write, self._transport.is_closing
+
+    def close(self) -> None:
+        """Ends the connection, after a while where its client is still sending."""
+        if self._cycle.more_body and self._transport.can_write_eof():
+            self._protocol.linger()
+        else:
+            self._transport.close()
 
 
 @lru_cache(maxsize=64)

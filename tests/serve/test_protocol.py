@@ -215,6 +215,16 @@ def test_the_rest_of_a_body_is_no_request(client: Client, name: str) -> None:
         assert connection.recv(1) == b""
 
 
+def test_who_sends_too_much_hears_why(client: Client) -> None:
+    """The answer waits for a client that reads only after it has sent everything."""
+    for data in (head(RANK, f"Content-Length: {8 * LIMIT}") + sized(8 * LIMIT), head(f"GET /{'a' * 8 * LIMIT}")):
+        with socket.create_connection(("127.0.0.1", client.port), timeout=10) as connection:
+            connection.sendall(data)
+            time.sleep(0.1)
+            assert first_reply(connection).status in (413, 431)
+            assert connection.recv(1) == b""
+
+
 def test_those_who_stop_in_the_middle_are_in_nobodys_way(client: Client) -> None:
     slow = [socket.create_connection(("127.0.0.1", client.port), timeout=10) for _ in range(50)]
     try:
