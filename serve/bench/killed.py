@@ -25,7 +25,7 @@ async def killed(stage: Stage) -> Found:
     file, deadline_s = stage.asked.folder / "broken", stage.workload.deadline_s
     async with stage.fresh(module="serve.bench.failing", environment={BREAK: str(file)}) as server:
         await stage.warm(server)
-        rate = await stage.capacity_of(server)
+        rate = await stage.capacity_of(server, candidates=0)
         seconds = stage.asked.seconds or REQUESTS * 1.05 / rate
         healthy = min(HEALTHY_S, seconds)
         stage.tell("the engine fails", 0, 1)

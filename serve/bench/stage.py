@@ -166,14 +166,14 @@ class Stage:
             self._capacity = await self.capacity_of(await self.server())
         return self._capacity
 
-    async def capacity_of(self, server: Server) -> float:
-        """Rankings of 20 candidates a second that a server answers to clients which keep it busy.
+    async def capacity_of(self, server: Server, candidates: int = CANDIDATES) -> float:
+        """Rankings of so many candidates a second that a server answers to clients which keep it busy.
 
         The best of some stretches: other work on the machine only ever makes it less.
         """
         self.tell("measuring the capacity", 0, 1)
         stretch_s = max(0.5, min(CAPACITY_S, self.asked.seconds or CAPACITY_S) / STRETCHES)
-        requests, best = self.workload.rankings(deadline_ms=PATIENT_MS), 1.0
+        requests, best = self.workload.rankings(candidates, PATIENT_MS), 1.0
         for _ in range(STRETCHES):
             load = await closed_loop(server.pool, requests, CLIENTS, stretch_s)
             best = max(best, len(load.samples) / max(sample.done for sample in load.samples))
