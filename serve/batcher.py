@@ -289,7 +289,7 @@ class Batcher:
         while True:
             await self._arrived.wait()
             await asyncio.sleep(self.limits.gather_s)
-            self._settle(await loop.run_in_executor(thread, self._turn))
+            self._tell(await loop.run_in_executor(thread, self._turn))
             if not self._waiting:
                 self._arrived.clear()
 
@@ -313,7 +313,7 @@ class Batcher:
             if mine and self.lane:
                 self.lane.release()
 
-    def _settle(self, turn: _Turn) -> None:
+    def _tell(self, turn: _Turn) -> None:
         """Gives everybody what came of a turn."""
         for entry in turn.late:
             _settle(entry, DegradedError("deadline"))

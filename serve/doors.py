@@ -103,11 +103,12 @@ def _loopback(host: str) -> bool:
 
 
 class Doorkeeper:
-    """Says who may come in, and where there is room."""
+    """Says who may come in, and where there is room; `turned_away`: so many had none since it was told last."""
 
     def __init__(self, keys: Keys, let_in: LetIn) -> None:
         """`let_in` gives rankings their tickets."""
         self.keys, self.let_in = keys, let_in
+        self.turned_away, self.resting = 0, False
 
     def look(self, scope: Connection) -> None:
         """Notes in a request's scope its place, its key, its ticket, and what speaks against it: once for each."""
@@ -181,7 +182,7 @@ def _secret(headers: Headers) -> str:
     return secret.strip() if kind.lower() == "bearer" else ""
 
 
-async def _current(request: Request) -> Key:
+async def _current(request: Request) -> Key:  # a plain function would be run in a thread
     key: Key = request.scope.get("key", ANYONE)
     return key
 

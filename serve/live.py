@@ -312,7 +312,7 @@ def _replacing(path: Path, text: str) -> Iterator[None]:
         Path(scratch.name).unlink(missing_ok=True)
 
 
-async def _current(request: Request) -> Live:
+async def _current(request: Request) -> Live:  # a plain function would be run in a thread
     live: Live = request.app.state.live
     return live
 

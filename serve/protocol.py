@@ -163,12 +163,12 @@ class Protocol(HttpToolsProtocol):
         if not cycle.keep_alive:
             self.linger()
         self.services.figures.answered(RANK, "POST", problem.status_code, 0.0)
-        if not self.services.resting:
-            self.services.resting = True
-            self.loop.call_soon(_breathe, self.services)
-        if self.services.turned_away == 0:
-            self.loop.call_later(TOLD_S, _tell, self.services)
-        self.services.turned_away += 1
+        if not self.keeper.resting:
+            self.keeper.resting = True
+            self.loop.call_soon(_breathe, self.keeper)
+        if self.keeper.turned_away == 0:
+            self.loop.call_later(TOLD_S, _tell, self.keeper)
+        self.keeper.turned_away += 1
         self.on_response_complete()
 
     def _on_time(self) -> None:
@@ -242,17 +242,17 @@ def _body(status: int, detail: str) -> bytes:
     return told.model_dump_json(exclude={"errors"}).encode()
 
 
-def _breathe(services: Services) -> None:
+def _breathe(keeper: Doorkeeper) -> None:
     """Lets those who compute have the interpreter, and what comes meanwhile come together."""
-    services.resting = False
+    keeper.resting = False
     time.sleep(REST_S)
 
 
-def _tell(services: Services) -> None:
+def _tell(keeper: Doorkeeper) -> None:
     """Says one line of all that were turned away lately."""
     fields = {"method": "POST", "route": RANK, "status": int(HTTPStatus.SERVICE_UNAVAILABLE)}
-    access.info("turned away", extra={"fields": {**fields, "requests": services.turned_away}})
-    services.turned_away = 0
+    access.info("turned away", extra={"fields": {**fields, "requests": keeper.turned_away}})
+    keeper.turned_away = 0
 
 
 _FRAMING = (b"content-length", b"transfer-encoding")

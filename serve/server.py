@@ -141,9 +141,8 @@ def _server(app: FastAPI, services: Services, drain_s: float, *, log_level: str)
     gc.collect()
     gc.freeze()
     sys.setswitchinterval(SWITCH_S)
-    http = cast(
-        "type[asyncio.Protocol]", partial(Protocol, services=services, keeper=app.state.keeper)
-    )  # uvicorn only calls it
+    made = partial(Protocol, services=services, keeper=app.state.keeper)
+    http = cast("type[asyncio.Protocol]", made)  # uvicorn only calls it
     config = uvicorn.Config(
         app,
         http=http,

@@ -102,7 +102,7 @@ class Services:
         self.lane, self.lag = Lane(), Lag()
         self.model = self.model_of(engine.model_version.partition("@")[0], Opened(engine, calibrations))
         self.former: Former | None = None
-        self.leaving, self.resting, self.turned_away = False, False, 0
+        self.leaving = False
         room = settings.retrieval_room
         threads, local = settings.retrieval_threads, ledger.engine.dialect.name == "sqlite"
         self.retrieval = Workers("retrieval", threads=threads, room=room, lane=self.lane if local else None)
@@ -357,7 +357,7 @@ def _first_token(engine: Engine, word: str) -> tuple[int, ...]:
     return engine.read(PromptTree((leaf,))).nodes[0].answers
 
 
-async def _current(request: Request) -> Services:
+async def _current(request: Request) -> Services:  # a plain function would be run in a thread
     services: Services = request.app.state.services
     return services
 

@@ -73,7 +73,7 @@ async def _end(model: ServedModel) -> None:
         raise
 
 
-async def _current(request: Request) -> Switch:
+async def _current(request: Request) -> Switch:  # a plain function would be run in a thread
     switch: Switch = request.app.state.switch
     return switch
 
