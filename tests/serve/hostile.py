@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,3 +45,30 @@ def check(reply: Reply, status: int) -> None:
         assert ProblemDetail.model_validate_json(reply.text, strict=True).status == status
         assert SECRET not in reply.text
         assert len(reply.text) < 5_000
+
+
+def head(route: str = RANK, *lines: str, version: str = "1.1") -> bytes:
+    """A request's head as it travels."""
+    method, path = route.split(" ", 1)
+    told = [f"{method} {path} HTTP/{version}", "Host: x", "Content-Type: application/json", *lines]
+    return "\r\n".join([*told, "", ""]).encode("latin-1")
+
+
+def first_reply(connection: socket.socket) -> Reply:
+    """The first answer on a connection."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += more(connection)
+    start, _, text = received.partition(b"\r\n\r\n")
+    status, *lines = start.decode("latin-1").split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in lines)
+    length = int(headers.get("content-length", 0)) if not status.endswith("(HEAD)") else 0
+    while len(text) < length and (part := connection.recv(65_536)):
+        text += part
+    return Reply(int(status.split(" ")[1]), headers, text[:length].decode())
+
+
+def more(connection: socket.socket) -> bytes:
+    part = connection.recv(65_536)
+    assert part, "it hung up without an answer"
+    return part

@@ -21,7 +21,7 @@ from serve.protocol import TOLD_S
 from serve.services import Services
 from serve.workers import Workers
 from tests.serve.conftest import Client, served
-from tests.serve.test_protocol import first_reply, head
+from tests.serve.hostile import first_reply, head
 
 
 @asynccontextmanager

@@ -12,7 +12,18 @@ import pytest
 
 from foundation.engine.torch import TorchEngine
 from tests.serve.conftest import Client, Reply
-from tests.serve.hostile import EVENTS, FILE, LIMITS, RANK, SECRET, check, check_ranks, impatient
+from tests.serve.hostile import (
+    EVENTS,
+    FILE,
+    LIMITS,
+    RANK,
+    SECRET,
+    check,
+    check_ranks,
+    first_reply,
+    head,
+    impatient,
+)
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +36,6 @@ def client(tiny_engine: TorchEngine, tmp_path_factory: pytest.TempPathFactory) -
 def still_ranks(client: Client) -> Iterator[None]:
     yield
     check_ranks(client)
-
-
-def head(route: str = RANK, *lines: str, version: str = "1.1") -> bytes:
-    method, path = route.split(" ", 1)
-    told = [f"{method} {path} HTTP/{version}", "Host: x", "Content-Type: application/json", *lines]
-    return "\r\n".join([*told, "", ""]).encode("latin-1")
 
 
 class Wire(NamedTuple):
@@ -128,25 +133,6 @@ def over_the_wire(client: Client, data: bytes) -> Reply:
         with suppress(BrokenPipeError, ConnectionResetError):  # refused before its end; the answer waits to be read
             connection.sendall(data)
         return first_reply(connection)
-
-
-def first_reply(connection: socket.socket) -> Reply:
-    received = b""
-    while b"\r\n\r\n" not in received:
-        received += more(connection)
-    start, _, text = received.partition(b"\r\n\r\n")
-    status, *lines = start.decode("latin-1").split("\r\n")
-    headers = dict(line.lower().split(": ", 1) for line in lines)
-    length = int(headers.get("content-length", 0)) if not status.endswith("(HEAD)") else 0
-    while len(text) < length and (part := connection.recv(65_536)):
-        text += part
-    return Reply(int(status.split(" ")[1]), headers, text[:length].decode())
-
-
-def more(connection: socket.socket) -> bytes:
-    part = connection.recv(65_536)
-    assert part, "it hung up without an answer"
-    return part
 
 
 @pytest.mark.parametrize("name", WIRE)
