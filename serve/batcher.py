@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -27,6 +26,7 @@ from prompts.errors import CapacityError, TreeError
 from serve.degraded import DegradedError
 from serve.figures import Figures
 from serve.lane import Lane
+from serve.timing import clock
 from surfaces.adapters import Adaptable
 
 logger = logging.getLogger(__name__)
@@ -191,7 +191,7 @@ class Batcher:
         """
         loop = asyncio.get_running_loop()
         self.admit(deadline, tree.size, flow)
-        entry = _Waiting(tree, deadline, flow, loop.time(), loop.create_future())
+        entry = _Waiting(tree, deadline, flow, clock(), loop.create_future())
         self._enter(entry)
         try:
             async with asyncio.timeout_at(deadline):
@@ -217,7 +217,7 @@ class Batcher:
 
     def _admit(self, deadline: float, slots: int, flow: str) -> list[_Waiting]:
         """Makes room, and says who gave it."""
-        now = asyncio.get_running_loop().time()
+        now = clock()
         if not self.breaker.lets(now):
             raise DegradedError("engine")
         if self.queued_slots + slots <= self.limits.queue_slots:
@@ -298,7 +298,7 @@ class Batcher:
         mine = self.lane.acquire(PATIENCE_S) if self.lane else False
         try:
             with self._lock:
-                started = time.monotonic()
+                started = clock()
                 late, batch = self._let_go(started), self._take(started)
                 if not batch:
                     return _Turn(late, batch)
@@ -308,7 +308,7 @@ class Batcher:
                 scores = _sound(batch, _score(self.engine, [entry.tree for entry in batch]))
             except Exception as error:
                 return _Turn(late, batch, started, error=error)
-            return _Turn(late, batch, started, time.monotonic() - started, scores)
+            return _Turn(late, batch, started, clock() - started, scores)
         finally:
             if mine and self.lane:
                 self.lane.release()
@@ -320,7 +320,7 @@ class Batcher:
         if not turn.batch:
             return
         well, error = turn.error is None or isinstance(turn.error, CapacityError), turn.error
-        self.breaker.learn(asyncio.get_running_loop().time(), well=well)
+        self.breaker.learn(clock(), well=well)
         slots = self._forward.slots if self._forward else 0
         self.figures.batched(len(turn.batch), slots, None if error else turn.took, broken=self.breaker.open)
         self._forward = None

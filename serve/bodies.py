@@ -24,6 +24,7 @@ from starlette.requests import ClientDisconnect
 from serve.problems import FieldProblem, Problem
 from serve.schemas import FIELDS
 from serve.settings import Settings
+from serve.timing import clock
 
 CHARSETS = ("utf-8", "utf8", "us-ascii")
 LARGEST = sys.float_info.max
@@ -88,7 +89,7 @@ class StrictRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
-            request.state.arrived = asyncio.get_running_loop().time()
+            request.state.arrived = clock()
             return await handle(StrictRequest(request.scope, request.receive))
 
         return strict

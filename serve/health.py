@@ -10,6 +10,7 @@ from foundation.engine.base import Engine, TokenTree
 from prompts.tree import Piece, PromptNode, PromptTree
 from serve.batcher import Batcher
 from serve.degraded import DegradedError
+from serve.timing import clock
 
 logger = logging.getLogger(__name__)
 
@@ -43,13 +44,12 @@ class Health:
     async def ready(self) -> bool:
         """Whether the engine scored a tiny tree within the limit, just now or a moment ago."""
         async with self._asking:  # callers at the same moment share one question
-            if asyncio.get_running_loop().time() - self._asked > self.fresh_s:
+            if clock() - self._asked > self.fresh_s:
                 await self._ask(probe(), self.limit_s)
         return self._ready
 
     async def _ask(self, tree: PromptTree, limit_s: float) -> None:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + limit_s
+        deadline = clock() + limit_s
         try:
             async with asyncio.timeout_at(deadline):
                 read: TokenTree = await asyncio.to_thread(self.engine.read, tree)
@@ -63,4 +63,4 @@ class Health:
         else:
             self._ready = True
         finally:
-            self._asked = loop.time()
+            self._asked = clock()

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+from serve.timing import clock
+
 EVERY_S = 0.02
 MEMORY = 0.8
 
@@ -28,8 +30,7 @@ class Lag:
                 await task
 
     async def _measure(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
-            due = loop.time() + EVERY_S
+            due = clock() + EVERY_S
             await asyncio.sleep(EVERY_S)
-            self.seconds = MEMORY * self.seconds + (1 - MEMORY) * max(0.0, loop.time() - due)
+            self.seconds = MEMORY * self.seconds + (1 - MEMORY) * max(0.0, clock() - due)

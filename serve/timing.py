@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -26,18 +26,19 @@ class Stopwatch:
     @contextmanager
     def part(self, name: Part) -> Iterator[None]:
         """Times what happens inside, however it ends."""
-        began = _now()
+        began = clock()
         try:
             with self.traces.part(name):
                 yield
         finally:
-            self.parts[name] += _now() - began
+            self.parts[name] += clock() - began
 
     def read(self) -> Timing:
         """The parts and the total, in milliseconds."""
         ms = {name: round(1000 * seconds, 3) for name, seconds in self.parts.items()}
-        return Timing(**ms, total=round(1000 * (_now() - self.arrived), 3))
+        return Timing(**ms, total=round(1000 * (clock() - self.arrived), 3))
 
 
-def _now() -> float:
-    return asyncio.get_running_loop().time()
+def clock() -> float:
+    """Seconds of the event loop's clock. libuv's loop tells them as whole milliseconds, as they were when it woke."""
+    return time.monotonic()

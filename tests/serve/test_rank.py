@@ -260,3 +260,10 @@ def test_a_ledger_of_another_kind_of_item(tmp_path_factory: pytest.TempPathFacto
         with served(Services.open(ledger, engine, Registry.shipped())) as client:
             reply = client.rank(member={}, deadline_ms=LONG)
     assert (reply.status, reply.json["slate"]) == (200, [])
+
+
+def test_times_are_finer_than_the_clock_of_the_loop(client: Client) -> None:
+    """libuv's tells whole milliseconds."""
+    told = [client.rank(member_id="m1", deadline_ms=20_000).json["timing_ms"] for _ in range(3)]
+    assert all(timing["total"] >= timing["retrieve"] > 0 for timing in told)
+    assert any(timing[part] % 1 for timing in told for part in ("retrieve", "compose"))
