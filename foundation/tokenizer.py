@@ -55,6 +55,7 @@ class TextEncoder:
         self._backend.no_padding()
         self._backend.no_truncation()
         self._control = frozenset(tokenizer.all_special_ids) | _markers(self._backend)
+        self._numbers: dict[int, int] = {}  # each token's number is one object, however often it is kept
         self.encode = lru_cache(maxsize=16_384)(self._encode)
         bos = tokenizer.bos_token_id
         self.begin: tuple[int, ...] = () if bos is None else (int(bos),)
@@ -70,7 +71,8 @@ class TextEncoder:
             raise CheckpointError(f"{folder}/tokenizer.json: damaged: {_line(error)}") from None
 
     def _encode(self, text: str) -> tuple[int, ...]:
-        ids = tuple(self._backend.encode(text, add_special_tokens=False).ids)
+        told = self._backend.encode(text, add_special_tokens=False).ids
+        ids = tuple(map(self._numbers.setdefault, told, told))
         if self._control.isdisjoint(ids):
             return ids
         return tuple(i for i in ids if i not in self._control)

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from threading import RLock
+from threading import Condition, RLock, Thread
 from typing import NamedTuple
 
 import numpy as np
@@ -59,13 +60,26 @@ class Scored(NamedTuple):
     back: tuple[LeafScores, ...] = ()
 
 
+def together(found: Sequence[Scored]) -> Scored:
+    """What came of several trees that ask the same: the first, with the others as its `back`."""
+    first, *others = found
+    queue_s = max(each.queue_s for each in found)
+    return Scored(first.scores, queue_s, first.score_s, tuple(each.scores for each in others))
+
+
+def drop(waiting: Sequence[Future[Scored]]) -> None:
+    """Takes off the queue what nobody waits for any longer."""
+    for each in waiting:
+        each.cancel()
+
+
 @dataclass(eq=False, slots=True)
 class _Waiting:
     tree: TokenTree
     deadline: float
     flow: str
     since: float
-    outcome: asyncio.Future[Scored | DegradedError]
+    outcome: Future[Scored]
 
 
 @dataclass(slots=True)
@@ -110,17 +124,6 @@ class Breaker:
             self.closed_at = now + min(LONGEST_S, FIRST_S * 2.0 ** min(self.failures - FAILURES, 10))
 
 
-class _Turn(NamedTuple):
-    """What came of the engine's turn: those that were let go, the batch, and its scores or the error."""
-
-    late: Sequence[_Waiting]
-    batch: Sequence[_Waiting]
-    started: float = 0.0
-    took: float = 0.0
-    scores: Sequence[LeafScores | None] = ()
-    error: Exception | None = None
-
-
 class _Forward(NamedTuple):
     """The forward that runs now."""
 
@@ -131,7 +134,7 @@ class _Forward(NamedTuple):
 
 @dataclass(eq=False)
 class Batcher:
-    """One queue before one engine. Use it inside `async with batcher.running():`."""
+    """One queue before one engine. Use it inside `with batcher.running():`, from any thread."""
 
     engine: Engine
     limits: Limits = field(default_factory=Limits)
@@ -146,63 +149,53 @@ class Batcher:
         self._queued: dict[str, int] = {}
         self._served: dict[str, float] = {}
         self._forward: _Forward | None = None
-        self._arrived = asyncio.Event()
-        self._lock = RLock()  # the engine's thread takes a batch from what the event loop puts in
+        self._lock = RLock()
+        self._arrived = Condition(self._lock)
+        self._closed = False
 
     @property
     def waiting(self) -> int:
         """How many trees wait for a forward."""
         return len(self._waiting)
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    @contextmanager
+    def running(self) -> Iterator[None]:
         """Takes work until it is left; what still waits then is degraded."""
-        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
-        worker = asyncio.create_task(self._serve(thread), name="batcher")
+        self._closed = False
+        Thread(target=self._serve, name="engine").start()
         try:
             yield
         finally:
-            worker.cancel()
-            with suppress(asyncio.CancelledError):
-                await worker
-            for entry in (*self._waiting, *(self._forward.batch if self._forward else ())):
+            with self._lock:
+                self._closed = True
+                self._arrived.notify()
+                left = [*self._waiting, *(self._forward.batch if self._forward else ())]
+            for entry in left:
                 _settle(entry, DegradedError("engine"))
-            thread.shutdown(wait=False, cancel_futures=True)
 
     async def score(self, tree: TokenTree, deadline: float, back: Sequence[TokenTree] = (), flow: str = "") -> Scored:
-        """The scores of `tree`, and of the trees that ask `back`, by `deadline`; `flow` is whose share it takes.
-
-        Raises DegradedError when one of them is not to be had; see `_score_one`.
-        """
-        self.admit(deadline, tree.size + sum(each.size for each in back), flow)
-        asked = [asyncio.ensure_future(self._score_one(each, deadline, flow)) for each in (tree, *back)]
-        try:
-            first, *others = await asyncio.gather(*asked)
-        finally:
-            for each in asked:  # one that failed, or a caller who left, takes the others off the queue
-                each.cancel()
-        queue_s = max([first.queue_s, *(other.queue_s for other in others)])
-        return Scored(first.scores, queue_s, first.score_s, tuple(other.scores for other in others))
-
-    async def _score_one(self, tree: TokenTree, deadline: float, flow: str) -> Scored:
-        """The scores of one tree.
-
-        Raises DegradedError when there is no room, when time runs out (or clearly will), or when the engine fails.
-        """
-        loop = asyncio.get_running_loop()
-        self.admit(deadline, tree.size, flow)
-        entry = _Waiting(tree, deadline, flow, clock(), loop.create_future())
-        self._enter(entry)
+        """The scores of `tree`, and of the trees that ask `back`, by `deadline`. Raises DegradedError; see `put`."""
+        waiting = self.put([tree, *back], deadline, flow)
         try:
             async with asyncio.timeout_at(deadline):
-                outcome = await entry.outcome
+                return together([await asyncio.wrap_future(each) for each in waiting])
         except TimeoutError:
             raise DegradedError("deadline") from None
         finally:
-            self._leave(entry)
-        if isinstance(outcome, DegradedError):
-            raise outcome
-        return outcome
+            drop(waiting)
+
+    def put(self, trees: Sequence[TokenTree], deadline: float, flow: str = "") -> list[Future[Scored]]:
+        """The scores of each tree, which are wanted by `deadline`; `flow` is whose share they take.
+
+        Raises DegradedError when there is no room or time clearly will run out, and so may the futures, or when the
+        engine fails. Those that are cancelled leave the queue.
+        """
+        with self._lock:
+            giving = self._admit(deadline, sum(tree.size for tree in trees), flow)
+            waiting = [self._enter(_Waiting(tree, deadline, flow, clock(), Future())) for tree in trees]
+        for entry in giving:
+            _settle(entry, DegradedError("capacity"))
+        return waiting
 
     def admit(self, deadline: float, slots: int = 0, flow: str = "") -> None:
         """Raises DegradedError when `slots` have no room, or clearly would not be scored by the deadline.
@@ -218,7 +211,7 @@ class Batcher:
     def _admit(self, deadline: float, slots: int, flow: str) -> list[_Waiting]:
         """Makes room, and says who gave it."""
         now = clock()
-        if not self.breaker.lets(now):
+        if self._closed or not self.breaker.lets(now):
             raise DegradedError("engine")
         if self.queued_slots + slots <= self.limits.queue_slots:
             giving = list[_Waiting]()
@@ -260,14 +253,16 @@ class Batcher:
             return 0.0
         return abs(self.pace.expects(self._forward.slots) - (now - self._forward.since))
 
-    def _enter(self, entry: _Waiting) -> None:
+    def _enter(self, entry: _Waiting) -> Future[Scored]:
         with self._lock:
             if entry.flow not in self._queued:  # it begins level with the others, whatever it had before
                 active = [self._served[name] for name in self._queued]
                 self._served[entry.flow] = max(self._served.get(entry.flow, 0.0), min(active, default=0.0))
             self._waiting.add(entry)
             self._count(entry.flow, entry.tree.size)
-        self._arrived.set()
+            self._arrived.notify()
+        entry.outcome.add_done_callback(lambda _: self._leave(entry))
+        return entry.outcome
 
     def _leave(self, entry: _Waiting) -> None:
         with self._lock:
@@ -284,55 +279,56 @@ class Batcher:
             self._served.clear()
         self.figures.queued(self.waiting, self.queued_slots)
 
-    async def _serve(self, thread: ThreadPoolExecutor) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._arrived.wait()
-            await asyncio.sleep(self.limits.gather_s)
-            self._tell(await loop.run_in_executor(thread, self._turn))
-            if not self._waiting:
-                self._arrived.clear()
+    def _serve(self) -> None:
+        """The engine's thread."""
+        while self._awaits():
+            self._turn()
 
-    def _turn(self) -> _Turn:
-        """The engine's turn, in its thread. It is patient: what is put into words meanwhile is part of the batch."""
+    def _awaits(self) -> bool:
+        """Waits for trees, and a little for more of them; False at the end."""
+        with self._arrived:
+            self._arrived.wait_for(lambda: self._waiting or self._closed)
+            if self._closed:
+                return False
+        time.sleep(self.limits.gather_s)
+        return True
+
+    def _turn(self) -> None:
+        """One batch. The engine is patient: what is put into words meanwhile is part of it."""
         mine = self.lane.acquire(PATIENCE_S) if self.lane else False
         try:
             with self._lock:
                 started = clock()
                 late, batch = self._let_go(started), self._take(started)
-                if not batch:
-                    return _Turn(late, batch)
-                self._forward = _Forward(started, sum(entry.tree.size for entry in batch), batch)
-                self.breaker.trying = True
-            try:
-                scores = _sound(batch, _score(self.engine, [entry.tree for entry in batch]))
-            except Exception as error:
-                return _Turn(late, batch, started, error=error)
-            return _Turn(late, batch, started, clock() - started, scores)
+                slots = sum(entry.tree.size for entry in batch)
+                if batch:
+                    self._forward, self.breaker.trying = _Forward(started, slots, batch), True
+            for entry in late:
+                _settle(entry, DegradedError("deadline"))
+            if batch:
+                self._forwarded(started, batch, slots)
         finally:
             if mine and self.lane:
                 self.lane.release()
 
-    def _tell(self, turn: _Turn) -> None:
-        """Gives everybody what came of a turn."""
-        for entry in turn.late:
-            _settle(entry, DegradedError("deadline"))
-        if not turn.batch:
-            return
-        well, error = turn.error is None or isinstance(turn.error, CapacityError), turn.error
-        self.breaker.learn(clock(), well=well)
-        slots = self._forward.slots if self._forward else 0
-        self.figures.batched(len(turn.batch), slots, None if error else turn.took, broken=self.breaker.open)
-        self._forward = None
-        if error is None:
-            found = zip(turn.batch, turn.scores, strict=True)
-            scored = [(entry, leaves) for entry, leaves in found if leaves is not None]
-            self.pace.learn(sum(entry.tree.size for entry, _ in scored), turn.took)
-            for entry, leaves in scored:
-                _settle(entry, Scored(leaves, turn.started - entry.since, turn.took))
-        else:
-            logger.error("the engine failed on a batch of %d trees", len(turn.batch), exc_info=error)
-        for entry in turn.batch:  # those without an answer
+    def _forwarded(self, started: float, batch: Sequence[_Waiting], slots: int) -> None:
+        """Gives everybody of a batch what comes of the engine."""
+        scores, error = list[LeafScores | None](), None
+        try:
+            scores = _sound(batch, _score(self.engine, [entry.tree for entry in batch]))
+        except Exception as failed:
+            logger.exception("the engine failed on a batch of %d trees", len(batch))
+            error = failed
+        took, well = clock() - started, error is None or isinstance(error, CapacityError)
+        with self._lock:
+            self._forward = None
+            self.breaker.learn(clock(), well=well)
+        self.figures.batched(len(batch), slots, None if error else took, broken=self.breaker.open)
+        scored = [(entry, leaves) for entry, leaves in zip(batch, scores, strict=False) if leaves is not None]
+        self.pace.learn(sum(entry.tree.size for entry, _ in scored), took)
+        for entry, leaves in scored:
+            _settle(entry, Scored(leaves, started - entry.since, took))
+        for entry in batch:  # those without an answer
             _settle(entry, DegradedError("capacity" if error and well else "engine"))
 
     def _take(self, now: float) -> list[_Waiting]:
@@ -414,5 +410,8 @@ def _is_sound(tree: TokenTree, leaves: LeafScores) -> bool:
 
 
 def _settle(entry: _Waiting, outcome: Scored | DegradedError) -> None:
-    if not entry.outcome.done():  # else it has its answer, or its caller has gone
-        entry.outcome.set_result(outcome)
+    with suppress(InvalidStateError):  # it has its answer, or its caller has gone
+        if isinstance(outcome, DegradedError):
+            entry.outcome.set_exception(outcome)
+        else:
+            entry.outcome.set_result(outcome)

@@ -127,6 +127,7 @@ class Traffic:
     def __init__(self, ledger: Ledger) -> None:
         self.routed: Counter[tuple[str, str]] = Counter()
         self.log = ExposureLog(ledger)
+        self._lock = threading.Lock()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -138,9 +139,10 @@ class Traffic:
             await asyncio.to_thread(self.log.close)
 
     def record(self, surface: str, shortlist: Shortlist, slate: Sequence[RankedItem], *, degraded: bool) -> None:
-        """A request was answered with this slate."""
+        """A request was answered with this slate. May be called from any thread."""
         way = shortlist.way
-        self.routed[surface, way.route or INTERLEAVED] += 1
+        with self._lock:
+            self.routed[surface, way.route or INTERLEAVED] += 1
         if way.experiment is not None:
             places = [Placement(entry.item_id, entry.rank - 1, entry.team, entry.propensity) for entry in slate]
             name, kind, visit = way.experiment.name, way.experiment.kind, shortlist.visit

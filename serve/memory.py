@@ -1,12 +1,17 @@
-"""Memory that goes back: how the C library's allocator is told to serve a process of many threads."""
+"""Memory that goes back: how the C library's allocator is told to serve a process of many threads, for long."""
 
 from __future__ import annotations
 
 import ctypes
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 ARENAS = 2
 _M_ARENA_MAX = -8
 """Of glibc's malloc.h."""
+TRIM_S = 20.0
+"""So often free memory goes back; the next forward pays for about as much of it as it needs, some milliseconds."""
 
 
 def share_arenas() -> bool:
@@ -20,3 +25,33 @@ def share_arenas() -> bool:
     except (OSError, AttributeError, TypeError):  # another C library, or none that can be asked
         return False
     return bool(mallopt(_M_ARENA_MAX, ARENAS))
+
+
+@contextmanager
+def trimming(every_s: float = TRIM_S) -> Iterator[None]:
+    """Gives free memory back to the system now and then, while inside.
+
+    What is kept of a request lies between what was freed after it, in pieces that the next one often cannot use: the
+    memory of a server whose caches are full grew by 20 MB a minute all the same.
+    """
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.wait(every_s):
+            trim()
+
+    thread = threading.Thread(target=work, name="memory", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def trim() -> bool:
+    """Gives what is free back to the system; says whether the C library can, and there was any."""
+    try:
+        return bool(ctypes.CDLL(None).malloc_trim(0))
+    except (OSError, AttributeError, TypeError):  # another C library, or none that can be asked
+        return False

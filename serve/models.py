@@ -104,7 +104,7 @@ class ServedModel:
 
     async def start(self) -> None:
         """Takes work from now on."""
-        await self._stack.enter_async_context(self.batcher.running())
+        self._stack.enter_context(self.batcher.running())
 
     async def warm_up(self) -> None:
         """Raises CheckpointError where it does not answer a tree of the usual size."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,11 +13,12 @@ from foundation.engine.base import TokenTree
 from prompts.errors import CapacityError
 from prompts.tree import PromptTree
 from serve.admission import Ticket
-from serve.batcher import Scored
+from serve.batcher import Scored, drop, together
 from serve.degraded import DegradedError
 from serve.experiments import experiment_of
 from serve.fallback import in_retrieval_order, on_slate
-from serve.schemas import Explanation, RankedItem, RankReply, RankRequest
+from serve.passage import done, gone, in_time
+from serve.schemas import Explanation, RankedItem, RankReply, RankRequest, Reason
 from serve.served import ServedSurface
 from serve.services import Services
 from serve.shortlist import Shortlist, draw_up
@@ -62,48 +62,94 @@ async def rank_on(
     surface: ServedSurface, request: RankRequest, services: Services, arrived: float, ticket: Ticket | None = None
 ) -> RankReply:
     """`rank`, on a surface that is ready; its model is in use."""
-    watch, prompt, reason = Stopwatch(arrived, services.traces), None, None
-    name, model = surface.spec.surface, surface.model
     room_s = request.deadline_ms / 1000 if request.deadline_ms else surface.deadline_s
-    deadline = arrived + room_s
     if ticket is not None:
         ticket.use()
     if ticket is None or room_s < surface.deadline_s:
-        ticket = services.admission.let_in(name, room_s, model=surface.asks_model)
+        ticket = services.admission.let_in(surface.spec.surface, room_s, model=surface.asks_model)
         ticket.use()
-    with watch.part("retrieve"):
-        shortlist = await services.retrieval.run_in(name, draw_up, request, surface, services.ledger)
-    try:
-        if shortlist.way.asks_model:
-            if ticket.spared:
-                raise DegradedError("capacity")
-            model.batcher.admit(deadline - services.composing.expects(name), flow=name)
-            with watch.part("compose"):
-                prompt = await _by(deadline, services.composing, name, write, surface, shortlist, services)
-            with watch.part("queue"):
-                scored = await model.batcher.score(prompt.tokens, deadline, prompt.back, name)
-            watch.parts["queue"], watch.parts["score"] = scored.queue_s, scored.score_s
-            slate = await _by(deadline, services.judging, name, judge, scored, prompt, shortlist, surface, request.k)
-        else:
-            slate = await services.retrieval.run_in(name, in_retrieval_order, shortlist, surface, request.k)
-    except DegradedError as error:
-        slate, reason = in_retrieval_order(shortlist, surface, request.k), error.reason
-    services.traffic.record(name, shortlist, slate, degraded=reason is not None)
-    timing = watch.read()
-    services.figures.ranked(name, timing, reason)
-    return RankReply(
-        surface=name,
-        slate=slate,
-        degraded=reason is not None,
-        reason=reason,
-        route=shortlist.way.route,
-        experiment=experiment_of(shortlist.way),
-        model=model.version,
-        surface_version=surface.version,
-        shares=shortlist.shares([entry.item_id for entry in slate], surface),
-        timing_ms=timing,
-        explain=explain(prompt, shortlist, slate) if request.explain and prompt else None,
-    )
+    ranking = Ranking(request, surface, services, arrived, arrived + room_s, spared=ticket.spared)
+    return await gone(ranking.way(), ranking.deadline)
+
+
+class Ranking:
+    """One request on a surface. Its way goes from thread to thread; see `serve.passage`."""
+
+    def __init__(
+        self, request: RankRequest, surface: ServedSurface, services: Services, arrived: float, deadline: float,
+        *, spared: bool
+    ) -> None:  # fmt: skip
+        """`deadline` is a moment; `spared`: it goes without the model."""
+        self.request, self.surface, self.services, self.deadline = request, surface, services, deadline
+        self.name, self.spared = surface.spec.surface, spared
+        self.watch = Stopwatch(arrived, services.traces)
+        self.prompt: Prompt | None = None
+
+    async def way(self) -> RankReply:
+        """To the reply. Raises UnknownError for a member or an item, CapacityError for no room."""
+        request, surface, retrieval, reason = self.request, self.surface, self.services.retrieval, None
+        with self.watch.part("retrieve"):
+            shortlist = await done(retrieval.put(self.name, draw_up, request, surface, self.services.ledger))
+        try:
+            if shortlist.way.asks_model:
+                slate = await self._asking(shortlist)
+            else:
+                slate = await done(retrieval.put(self.name, in_retrieval_order, shortlist, surface, request.k))
+        except DegradedError as error:
+            slate, reason = in_retrieval_order(shortlist, surface, request.k), error.reason
+        return self._reply(shortlist, slate, reason)
+
+    async def _asking(self, shortlist: Shortlist) -> list[RankedItem]:
+        """The slate as the model has it. Raises DegradedError where its answer is not to be had by the deadline."""
+        if self.spared:
+            raise DegradedError("capacity")
+        services, batcher = self.services, self.surface.model.batcher
+        batcher.admit(self.deadline - services.composing.expects(self.name), flow=self.name)
+        with self.watch.part("compose"):
+            self.prompt = await self._sound(services.composing, write, self.surface, shortlist, services)
+        with self.watch.part("queue"):
+            scored = await self._scored(self.prompt)
+        self.watch.parts["queue"], self.watch.parts["score"] = scored.queue_s, scored.score_s
+        return await self._sound(services.judging, judge, scored, self.prompt, shortlist, self.surface, self.request.k)
+
+    async def _scored(self, prompt: Prompt) -> Scored:
+        waiting = self.surface.model.batcher.put([prompt.tokens, *prompt.back], self.deadline, self.name)
+        try:
+            return together([await in_time(each) for each in waiting])
+        finally:
+            drop(waiting)
+
+    async def _sound(self, workers: Workers, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What `work` returns. Raises DegradedError when it is not done by the deadline, has no room, or fails."""
+        try:
+            return await in_time(workers.put(self.name, work, *args, **kwargs))
+        except DegradedError:
+            raise
+        except CapacityError:
+            raise DegradedError("capacity") from None
+        except Exception:
+            logger.exception("a request could not be put into words, or its answers not be read")
+            raise DegradedError("engine") from None
+
+    def _reply(self, shortlist: Shortlist, slate: list[RankedItem], reason: Reason | None) -> RankReply:
+        """The slate with what is told of it, counted."""
+        surface, services, degraded = self.surface, self.services, reason is not None
+        services.traffic.record(self.name, shortlist, slate, degraded=degraded)
+        timing = self.watch.read()
+        services.figures.ranked(self.name, timing, reason)
+        return RankReply(
+            surface=self.name,
+            slate=slate,
+            degraded=degraded,
+            reason=reason,
+            route=shortlist.way.route,
+            experiment=experiment_of(shortlist.way),
+            model=surface.model.version,
+            surface_version=surface.version,
+            shares=shortlist.shares([entry.item_id for entry in slate], surface),
+            timing_ms=timing,
+            explain=explain(self.prompt, shortlist, slate) if self.request.explain and self.prompt else None,
+        )
 
 
 def write(surface: ServedSurface, shortlist: Shortlist, services: Services) -> Prompt:
@@ -167,19 +213,3 @@ def explain(prompt: Prompt, shortlist: Shortlist, slate: list[RankedItem]) -> Ex
     trunk, stem, *leaves = ([piece.text for piece in node.pieces] for node in prompt.tree.nodes)
     texts = {entry.item_id: "".join(leaf) for entry, leaf in zip(shortlist.candidates, leaves, strict=True)}
     return Explanation(trunk=trunk, stem=stem, leaves={entry.item_id: texts[entry.item_id] for entry in slate})
-
-
-async def _by(
-    deadline: float, workers: Workers, flow: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
-) -> T:
-    """What `work` returns. Raises DegradedError when it is not done by the deadline, has no room, or fails."""
-    try:
-        async with asyncio.timeout_at(deadline):
-            return await workers.run_in(flow, work, *args, **kwargs)
-    except TimeoutError:
-        raise DegradedError("deadline") from None
-    except CapacityError:
-        raise DegradedError("capacity") from None
-    except Exception:
-        logger.exception("a request could not be put into words, or its answers not be read")
-        raise DegradedError("engine") from None

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, Field
 
 from foundation.engine.base import Engine
-from prompts.tree import Piece, PromptNode
+from prompts.tree import Piece, PromptNode, PromptTree
 from serve.batcher import Scored
 from serve.pipeline import Prompt, judge, write
 from serve.schemas import RankedItem, RankRequest
@@ -108,6 +108,5 @@ def _pieces(node: PromptNode, engine: Engine) -> list[PieceView]:
 
 
 def _piece(piece: Piece, engine: Engine) -> PieceView:
-    slots = engine.count(piece)
-    alone = engine.count(piece._replace(compress=False))
-    return PieceView(text=piece.text, slots=slots, vector=piece.compress and slots != alone)
+    read = engine.read(PromptTree((PromptNode((piece,)),)))
+    return PieceView(text=piece.text, slots=engine.count(piece), vector=bool(read.nodes[0].vectors))

@@ -23,6 +23,7 @@ from fastapi import FastAPI
 from prompts.errors import ConfigError, PrismrankError
 from serve.app import create_app
 from serve.keys import Keys
+from serve.memory import trimming
 from serve.models import Shelf
 from serve.protocol import Protocol
 from serve.services import Services
@@ -111,7 +112,8 @@ def serve(
     """Serves until a signal ends it, and follows the surface files of `folder`."""
     log_to_stderr()
     app = create_app(services, folder, keys, shelf)
-    _server(app, services, services.settings.drain_s, log_level="info").run(sockets=[bound])
+    with trimming():
+        _server(app, services, services.settings.drain_s, log_level="info").run(sockets=[bound])
 
 
 @contextmanager

@@ -55,15 +55,14 @@ class Workers:
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)  # begins none before it is used
 
     async def run(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """What `work` returns or raises. Raises CapacityError when there is no room; see `run_in`."""
-        return await self.run_in("", work, *args, **kwargs)
+        """What `work` returns or raises. Raises CapacityError when there is no room; see `put`."""
+        return await asyncio.wrap_future(self.put("", work, *args, **kwargs))
 
-    async def run_in(self, flow: str, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """What `work` returns or raises, in the turn of its flow.
+    def put(self, flow: str, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """What `work` will return or raise, in the turn of its flow. May be called from any thread.
 
-        Raises CapacityError where there is no room. Where others have more than their share of it, the last of theirs
-        that waits makes room. Work that its caller no longer waits for is taken off the queue, or runs to its end
-        unheard.
+        Raises CapacityError where there is no room, and so may the future: where others have more than their share of
+        it, the last of theirs that waits makes room. Cancelled work is taken off the queue, or runs to its end unheard.
         """
         if self._closed:
             raise CapacityError(f"{self.name} is closed")
@@ -71,8 +70,7 @@ class Workers:
         self._enter(job)
         job.future.add_done_callback(partial(self._leave, job))
         self._begin()
-        found: T = await asyncio.wrap_future(job.future)
-        return found
+        return job.future
 
     def expects(self, flow: str = "", more: int = 0) -> float:
         """Seconds that work given now, behind so many `more` of its flow, would wait for its turn, as lately."""

@@ -14,7 +14,7 @@ from serve.degraded import DegradedError
 
 def run(batcher: Batcher, work: Callable[[Batcher], Coroutine[Any, Any, Any]]) -> Any:
     async def main() -> Any:
-        async with batcher.running():
+        with batcher.running():
             result = await work(batcher)
         others = asyncio.all_tasks() - {asyncio.current_task()}
         assert not others, "a task was left behind"

@@ -198,7 +198,7 @@ def test_a_removed_adapter_does_not_take_the_batch_with_it(base: TorchEngine, fo
 
     async def work() -> list[Scored | BaseException]:
         batcher = Batcher(base, Limits(gather_s=0.05))
-        async with batcher.running():
+        with batcher.running():
             until = asyncio.get_running_loop().time() + 10
             asked = (batcher.score(tree, until) for tree in trees)
             return await asyncio.gather(*asked, return_exceptions=True)

@@ -29,7 +29,7 @@ async def busy(count: int, each_s: float = 0.1) -> AsyncIterator[Workers]:
     """Workers that took so long for a piece of work lately, of which so many are under way now."""
     workers, gate = Workers("reading", threads=1, room=99), threading.Event()
     await workers.run(time.sleep, each_s)
-    tasks = [asyncio.create_task(workers.run_in("a", gate.wait, 10)) for _ in range(count)]
+    tasks = [asyncio.wrap_future(workers.put("a", gate.wait, 10)) for _ in range(count)]
     while workers.inside < count:
         await asyncio.sleep(0.001)
     workers.cost_s = 0.1
@@ -117,19 +117,10 @@ def full(services: Services) -> Iterator[Client]:
     with served(services) as client:
         client.until_ready()
         services.retrieval._seconds = 1.0
-
-        def wait() -> None:
-            asyncio.run(services.retrieval.run_in("movies", gate.wait, 20))
-
-        tasks = [threading.Thread(target=wait) for _ in range(8)]
-        for task in tasks:
-            task.start()
-        while services.retrieval.inside < len(tasks):
-            time.sleep(0.001)
+        for _ in range(8):
+            services.retrieval.put("movies", gate.wait, 20)
         yield client
         gate.set()
-        for task in tasks:
-            task.join()
 
 
 def test_where_there_is_no_room_the_answer_is_503_before_the_body(

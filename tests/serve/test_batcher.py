@@ -324,7 +324,7 @@ def test_leaving_degrades_what_still_waits(engine: Controlled) -> None:
 
     async def main() -> list[str]:
         batcher = Batcher(engine)
-        async with batcher.running():
+        with batcher.running():
             running = asyncio.create_task(reason_of(batcher.score(tree, now() + 10)))
             await until(lambda: engine.batches == [1])
             waiting = asyncio.create_task(reason_of(batcher.score(tree, now() + 10)))

@@ -113,11 +113,11 @@ def test_flows_have_their_turns(gate: threading.Event) -> None:
     ran: list[str] = []
 
     async def main() -> None:
-        first = asyncio.create_task(workers.run_in("flood", gate.wait, 10))
+        first = asyncio.wrap_future(workers.put("flood", gate.wait, 10))
         await until_inside(workers, 1)
         tasks = []
         for name in ("flood 1", "flood 2", "flood 3", "other 1", "other 2"):
-            tasks.append(asyncio.create_task(workers.run_in(name.split()[0], ran.append, name)))
+            tasks.append(asyncio.wrap_future(workers.put(name.split()[0], ran.append, name)))
             await until_inside(workers, 1 + len(tasks))
         gate.set()
         await asyncio.gather(first, *tasks)
@@ -130,11 +130,11 @@ def test_where_it_is_full_the_flood_makes_room(gate: threading.Event) -> None:
     workers = Workers("reading", threads=1, room=5)
 
     async def main() -> None:
-        flood = [asyncio.create_task(workers.run_in("flood", gate.wait, 10)) for _ in range(5)]
+        flood = [asyncio.wrap_future(workers.put("flood", gate.wait, 10)) for _ in range(5)]
         await until_inside(workers, 5)
         with pytest.raises(CapacityError, match="reading"):
-            await workers.run_in("flood", gate.wait)
-        other = asyncio.create_task(workers.run_in("other", str, 7))
+            workers.put("flood", gate.wait)
+        other = asyncio.wrap_future(workers.put("other", str, 7))
         with pytest.raises(CapacityError, match="reading"):
             await flood[-1]
         assert workers.inside == 5
@@ -151,11 +151,12 @@ def test_a_flow_waits_for_its_own_turns_alone(gate: threading.Event) -> None:
 
     async def main() -> None:
         await workers.run(threading.Event().wait, 0.1)
-        tasks = [asyncio.create_task(workers.run_in("flood", gate.wait, 10)) for _ in range(11)]
-        await until_inside(workers, 11)
+        running, *waiting = [workers.put("flood", gate.wait, 10) for _ in range(11)]
+        while not running.running():
+            await asyncio.sleep(0.001)
         assert workers.expects("flood") == pytest.approx(1.1, rel=0.3)
         assert workers.expects("other") == pytest.approx(0.2, rel=0.3), "what runs, and one of the flood's"
         gate.set()
-        await asyncio.gather(*tasks)
+        await asyncio.gather(*map(asyncio.wrap_future, [running, *waiting]))
 
     run(main())
