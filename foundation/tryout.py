@@ -69,7 +69,7 @@ def _in_pieces(ranker: Ranker, tree: TokenTree, answers: tuple[int, ...]) -> Ite
         embed=lambda laid: ranker.embed_slots(laid.slots, laid.vectors),
         kernel=kernel_for(ranker.device, torch.float32, [each.window for each in asked]),
         device=ranker.device,
-        cache=PrefixCache(1 << 30),
+        cache=PrefixCache(64 << 20),
         chunk_slots=4,
     )
     forest = Forest.of([tree])

@@ -15,29 +15,24 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import NamedTuple
 
-import torch
+import numpy as np
 
 from foundation.engine.base import CacheStats
 from foundation.engine.forest import Elements, Under
+from foundation.engine.room import KeyValues, Places, Room
 
-KeyValues = torch.Tensor
-"""[layers, 2, slots, heads, size of a head]: keys, then values, of a run of slots."""
+_NOWHERE: Places = np.zeros(0, np.int64)
 
 
 @dataclass(eq=False, slots=True)
 class Edge:
-    """A run of slots behind its parent's; `used` is when it was last found."""
+    """A run of slots behind its parent's, and where they are held; `used` is when it was last found."""
 
     says: Elements
-    held: KeyValues
+    held: Places
     parent: Edge | None
     children: dict[Hashable, Edge] = field(default_factory=dict)
     used: int = 0
-
-    @property
-    def size(self) -> int:
-        """Bytes of its keys and values."""
-        return self.held.numel() * self.held.element_size()
 
 
 class Step(NamedTuple):
@@ -56,6 +51,7 @@ class PrefixCache:
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.stats = CacheStats()
+        self._room = Room(limit_bytes)
         self._roots: dict[str, Edge] = {}
         self._edges: set[Edge] = set()
         self._oldest: list[tuple[int, int, Edge]] = []  # a heap; entries of edges that were used since are stale
@@ -83,21 +79,31 @@ class PrefixCache:
         if known == len(path):
             return
         held = rest(known)
-        if held.numel() * held.element_size() > self.limit_bytes:
+        if not self._room.fits(held):
             return
+        self._room.open(held)
         parent = self._split(*steps[-1]) if steps else self._root(salt)
-        edge = Edge(path[known:], held, parent)
-        parent.children[edge.says[0]] = edge
+        edge = Edge(path[known:], _NOWHERE, parent)
+        parent.children[edge.says[0]] = edge  # so that the parent stays, whatever has to go
+        fits = self._make_room(len(edge.says))
         self._edges.add(edge)
-        self.stats.bytes += edge.size
+        if not fits:
+            self._drop(edge)
+            return
+        edge.held = self._room.take(held)
+        self.stats.bytes += len(edge.held) * self._room.slot_bytes
         self._touch([edge])
-        self._evict()
+
+    def read(self, runs: Iterable[Step]) -> KeyValues:
+        """Keys and values of the first slots of edges, end to end."""
+        return self._room.read([edge.held[:slots] for edge, slots in runs])
 
     def clear(self) -> None:
         """Forget everything; the counters go on."""
         self._roots.clear()
         self._edges.clear()
         self._oldest.clear()
+        self._room.clear()
         self.stats.bytes = 0
 
     def forget(self, adapter: str) -> None:
@@ -119,16 +125,16 @@ class PrefixCache:
 
     def _root(self, salt: str) -> Edge:
         """What the first edges of a salt hang from; it holds nothing, and goes with the last of them."""
-        return self._roots.setdefault(salt, Edge((salt,), torch.empty(0), None))
+        return self._roots.setdefault(salt, Edge((salt,), _NOWHERE, None))
 
     def _split(self, edge: Edge, slots: int) -> Edge:
         """The edge, cut down to its first `slots` slots; the rest of it hangs below."""
         if slots == len(edge.says):
             return edge
-        tail = Edge(edge.says[slots:], edge.held[:, :, slots:].clone(), edge, edge.children, edge.used)
+        tail = Edge(edge.says[slots:], edge.held[slots:].copy(), edge, edge.children, edge.used)
         for child in tail.children.values():
             child.parent = tail
-        edge.says, edge.held = edge.says[:slots], edge.held[:, :, :slots].clone()
+        edge.says, edge.held = edge.says[:slots], edge.held[:slots].copy()
         edge.children = {tail.says[0]: tail}
         self._edges.add(tail)
         self._expose(tail)
@@ -148,15 +154,18 @@ class PrefixCache:
             self._oldest = [(one.used, next(self._order), one) for one in self._edges if not one.children]
             heapq.heapify(self._oldest)
 
-    def _evict(self) -> None:
-        while self.stats.bytes > self.limit_bytes:
+    def _make_room(self, slots: int) -> bool:
+        """Drops what was not used for longest until so many slots are free; whether they are."""
+        while self._room.free < slots and self._oldest:
             used, _, edge = heapq.heappop(self._oldest)
             if used == edge.used and not edge.children and edge in self._edges:
                 self._drop(edge)
+        return self._room.free >= slots
 
     def _drop(self, edge: Edge) -> None:
         self._edges.remove(edge)
-        self.stats.bytes -= edge.size
+        self._room.give_back(edge.held)
+        self.stats.bytes -= len(edge.held) * self._room.slot_bytes
         self.stats.evictions += 1
         parent = edge.parent
         if parent is not None:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from foundation.engine.cache import Edge, KeyValues, PrefixCache, Step
+from foundation.engine.cache import Edge, PrefixCache, Step
 from foundation.engine.forest import Elements, Forest
 from foundation.engine.pack import Integers, Memory, Run
+from foundation.engine.room import KeyValues
 
 Paths = Mapping[int, Elements]
 """By node that something hangs from: what it and all that it sees say."""
@@ -45,7 +46,7 @@ def recalled(cache: PrefixCache, forest: Forest, paths: Paths, wanted: Wanted) -
     if not len(cache):
         return recall
     steps = {node: cache.find(forest.nodes[node].salt, path) for node, path in paths.items()}
-    starts = _gather(recall, steps.values())
+    starts = _gather(recall, cache, steps.values())
     for node, path in steps.items():
         depth = forest.nodes[node].depth
         known = min([forest.nodes[node].size, *wanted.get(node, ())])
@@ -55,7 +56,7 @@ def recalled(cache: PrefixCache, forest: Forest, paths: Paths, wanted: Wanted) -
     return recall
 
 
-def _gather(recall: Recall, paths: Collection[Sequence[Step]]) -> dict[Edge, int]:
+def _gather(recall: Recall, cache: PrefixCache, paths: Collection[Sequence[Step]]) -> dict[Edge, int]:
     """Every edge of the paths once, end to end; returns the row of its first slot."""
     taken: dict[Edge, int] = {}
     first: dict[Edge, int] = {}
@@ -66,7 +67,7 @@ def _gather(recall: Recall, paths: Collection[Sequence[Step]]) -> dict[Edge, int
             first[edge] = at
             at += slots
     if taken:
-        recall.held = torch.cat([edge.held[:, :, :slots] for edge, slots in taken.items()], dim=2)
+        recall.held = cache.read(Step(edge, slots) for edge, slots in taken.items())
         positions = [np.arange(first[edge], first[edge] + slots) for edge, slots in taken.items()]
         recall.memory.positions = np.concatenate(positions)
     ends = np.cumsum([0, *taken.values()]).tolist()

@@ -17,10 +17,11 @@ import torch
 from foundation.attention.merge import Plan, Remembered
 from foundation.attention.parts import Kernel
 from foundation.attention.registry import Asked, Hear
-from foundation.engine.cache import KeyValues, PrefixCache
+from foundation.engine.cache import PrefixCache
 from foundation.engine.forest import Forest
 from foundation.engine.pack import Integers, Layout, Work, lay_out
 from foundation.engine.recall import Paths, Recall, Wanted, recalled
+from foundation.engine.room import KeyValues
 from foundation.lowrank import UNADAPTED, Adapted, Adapter, check_known
 
 

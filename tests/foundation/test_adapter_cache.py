@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from foundation.engine.cache import PrefixCache
 from foundation.engine.forest import Elements, Under
-from tests.foundation.test_cache import SLOT, found_rows, rows
+from tests.foundation.test_cache import SLOT, rows
 
 SLOTS = st.builds(Under, st.sampled_from(["a", "b"]), st.integers(0, 1)) | st.integers(0, 1)
 PATHS = st.lists(st.tuples(st.sampled_from(["", "x"]), st.lists(SLOTS, min_size=1, max_size=7).map(tuple)), max_size=12)
@@ -25,7 +25,7 @@ def test_a_forgotten_adapter_takes_all_below_it_and_nothing_else(paths: list[tup
         kept = next((n for n, said in enumerate(path) if isinstance(said, Under) and said.adapter == "a"), len(path))
         steps = cache.find(salt, path)
         assert sum(step.slots for step in steps) == kept
-        assert not steps or torch.equal(found_rows(steps), rows(salt, path[:kept]))
+        assert not steps or torch.equal(cache.read(steps), rows(salt, path[:kept]))
         left |= {(salt, path[: end + 1]) for end in range(kept)}
     assert cache.stats.bytes == len(left) * SLOT
     assert {entry[2] for entry in cache._oldest} <= cache._edges  # nothing else is kept alive
