@@ -87,9 +87,10 @@ class Ranking:
 
     async def way(self) -> RankReply:
         """To the reply. Raises UnknownError for a member or an item, CapacityError for no room."""
-        request, surface, retrieval, reason = self.request, self.surface, self.services.retrieval, None
+        request, surface, services, reason = self.request, self.surface, self.services, None
+        retrieval, newest = services.retrieval, services.settings.max_timeline
         with self.watch.part("retrieve"):
-            shortlist = await done(retrieval.put(self.name, draw_up, request, surface, self.services.ledger))
+            shortlist = await done(retrieval.put(self.name, draw_up, request, surface, services.ledger, newest))
         try:
             if shortlist.way.asks_model:
                 slate = await self._asking(shortlist)

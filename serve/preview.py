@@ -53,7 +53,7 @@ class Preview(BaseModel):
 
 def preview_of(request: RankRequest, surface: ServedSurface, services: Services) -> Preview:
     """The tree for a request. Raises UnknownError for a member or an item that nobody knows."""
-    shortlist = draw_up(request, surface, services.ledger)
+    shortlist = draw_up(request, surface, services.ledger, services.settings.max_timeline)
     return viewed(write(surface, shortlist, services), shortlist, surface)
 
 
@@ -69,7 +69,7 @@ class DryRun(NamedTuple):
 def dry_run(request: RankRequest, surface: ServedSurface, services: Services) -> DryRun:
     """The request ranked by the model, whatever the deadline. Raises UnknownError as `preview_of` does."""
     start = time.perf_counter()
-    shortlist = draw_up(request, surface, services.ledger)
+    shortlist = draw_up(request, surface, services.ledger, services.settings.max_timeline)
     prompt = write(surface, shortlist, services)
     scores, *back = surface.model.engine.score([prompt.tokens, *prompt.back])
     slate = judge(Scored(scores, 0.0, 0.0, tuple(back)), prompt, shortlist, surface, request.k)

@@ -26,7 +26,7 @@ class Settings(Strict):
     body_s: float = Field(30.0, gt=0, le=3_600, description="How long a body may take to arrive; beyond, 408.")
     max_depth: int = Field(64, ge=4, le=150, description="Lists and objects within each other in a body.")
     max_candidates: int = Field(1_000, ge=1, le=10_000, description="Candidates in a request.")
-    max_timeline: int = Field(10_000, ge=1, le=100_000, description="Events of an inline member.")
+    max_timeline: int = Field(10_000, ge=1, le=100_000, description="Events of a member; of the ledger's, the newest.")
     max_rows: int = Field(1_000, ge=1, le=100_000, description="Events, items or members in one write.")
     max_batch: int = Field(64, ge=1, le=1_000, description="Rankings in one `rank:batch`.")
     max_inputs: int = Field(256, ge=1, le=10_000, description="Texts in one call of `/v1/embeddings`.")

@@ -13,7 +13,7 @@ from surfaces.context import moment, told
 from surfaces.happenings import attributes_of, readable
 from surfaces.heads.base import Array
 from surfaces.ledger.records import Event, Item, Member, quoted
-from surfaces.ledger.store import Ledger
+from surfaces.ledger.store import ALL, Ledger
 from surfaces.policies.base import Entry, best_first, by_place, relevances
 from surfaces.routing import Way
 from surfaces.sources.merge import Candidate, fallback_order, shares
@@ -77,15 +77,18 @@ class Shortlist(NamedTuple):
         return best_first(entries), {each.item_id: each.team for each in drafted}
 
 
-def draw_up(request: RankRequest, surface: ServedSurface, ledger: Ledger) -> Shortlist:
-    """The shortlist for a request. Raises UnknownError for a member or an item that nobody knows."""
+def draw_up(request: RankRequest, surface: ServedSurface, ledger: Ledger, newest: int = ALL) -> Shortlist:
+    """The shortlist for a request, by the `newest` events of a member.
+
+    Raises UnknownError for a member or an item that nobody knows.
+    """
     with ledger.together():
-        return _drawn_up(request, surface, ledger)
+        return _drawn_up(request, surface, ledger, newest)
 
 
-def _drawn_up(request: RankRequest, surface: ServedSurface, ledger: Ledger) -> Shortlist:
+def _drawn_up(request: RankRequest, surface: ServedSurface, ledger: Ledger, newest: int) -> Shortlist:
     known = _Known(request, surface.spec.item_kind, ledger)
-    visit = _visit(request, surface.spec.surface, known)
+    visit = _visit(request, surface.spec.surface, known, newest)
     whole = request.candidates is not None and not surface.takes_candidates
     retrieval, events = surface.retrieval, readable(visit.timeline, surface.form.budget)
     known.lookup([*visit.given, *(event.item_id for event in events if whole)])  # all that will be asked for, at once
@@ -130,9 +133,9 @@ class _Known:
         return items
 
 
-def _visit(request: RankRequest, surface: str, known: _Known) -> Visit:
+def _visit(request: RankRequest, surface: str, known: _Known, newest: int) -> Visit:
     context, now = request.context or {}, known.ledger.now or time.time()
-    member, timeline = _member(request, surface, known.ledger, moment(context, now))
+    member, timeline = _member(request, surface, known.ledger, moment(context, now), newest)
     given = tuple(each if isinstance(each, str) else each.item_id for each in request.candidates or ())
     return Visit(
         timeline=timeline,
@@ -145,10 +148,10 @@ def _visit(request: RankRequest, surface: str, known: _Known) -> Visit:
     )
 
 
-def _member(request: RankRequest, surface: str, ledger: Ledger, now: float) -> tuple[Member, list[Event]]:
+def _member(request: RankRequest, surface: str, ledger: Ledger, now: float, newest: int) -> tuple[Member, list[Event]]:
     if request.member is None:
         member = ledger.member(request.member_id or "")
-        return member, ledger.timeline(member.member_id)
+        return member, ledger.timeline(member.member_id, newest)
     ago = len(request.member.timeline)
     timeline = [
         Event("", event.item_id, event.surface or surface, event.action, _seconds(event, now - ago + place))

@@ -61,6 +61,7 @@ from surfaces.ledger.records import (
 )
 
 PAGE = 20_000
+ALL = 1 << 62
 _UNREAD = object()
 IDS_AT_ONCE = 500
 _ITEM = tuple(schema.items.c[name] for name in ("item_id", "kind", "attributes", "member_id"))
@@ -84,7 +85,9 @@ class Ledger:
             self._mine(schema.members), member.member_id == bindparam("member_id")
         )
         timeline = select(*_EVENT).where(self._mine(schema.events), event.member_id == bindparam("member_id"))
-        self._timeline_asked = timeline.order_by(event.timestamp, event.arrival)
+        self._timeline_asked = timeline.order_by(event.timestamp.desc(), event.arrival.desc()).limit(
+            bindparam("newest")
+        )
 
     @classmethod
     def open(cls, url: str, tenant: str = "default", *, create: bool = True) -> Ledger:
@@ -293,12 +296,15 @@ class Ledger:
         column = schema.members.c.member_id
         return [row[0] for row in self._rows(select(column).where(self._mine(schema.members)).order_by(column))]
 
-    def timeline(self, member_id: str) -> list[Event]:
-        """The member's events on all surfaces, oldest first, ties in the order of arrival. Raises UnknownError."""
-        rows = self._rows(self._timeline_asked, member_id=member_id) if is_name(member_id) else ()
+    def timeline(self, member_id: str, newest: int = ALL) -> list[Event]:
+        """The member's events on all surfaces, oldest first, ties in the order of arrival: the `newest` so many.
+
+        Raises UnknownError.
+        """
+        rows = self._rows(self._timeline_asked, member_id=member_id, newest=newest) if is_name(member_id) else ()
         if not rows:
             self.member(member_id)
-        return [Event._make(row) for row in rows]
+        return [Event._make(row) for row in reversed(rows)]
 
     def timelines(self, ids: Iterable[str]) -> dict[str, list[Event]]:
         """Timelines by member, as `timeline` has them; empty for a member without events, or whom nobody knows."""

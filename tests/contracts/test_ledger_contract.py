@@ -126,6 +126,7 @@ def test_a_timeline_is_by_time_then_arrival(filled: Ledger) -> None:
     assert [event.event_id for event in filled.timeline("ann")] == ["e2", "e1", "e3"]
     filled.add_events([watch("ann", "heat", 15.0, event_id="e5"), watch("ann", "alien", 20.0, event_id="a")])
     assert [event.event_id for event in filled.timeline("ann")] == ["e2", "e5", "e1", "e3", "a"]
+    assert [event.event_id for event in filled.timeline("ann", 2)] == ["e3", "a"], "the newest"
     assert filled.timeline("bob") == [watch("bob", "heat", 5.5, value=4.0, position=0, propensity=0.25, event_id="e4")]
 
 

@@ -52,6 +52,13 @@ def test_a_limit_stops_what_is_beyond_it_and_says_its_name(
     assert words in reply.text
 
 
+def test_of_a_long_history_the_newest_events_are_read(small: Client) -> None:
+    for item in ("f1", "f2", "f3", "f4"):
+        assert small.ask("POST", "/v1/events", {"events": [{**LIKE, "item_id": item}]}).status == 200
+    told = small.ask("POST", "/v1/surfaces/movies/preview", {"member_id": "m1", "candidates": ["f5"]}).json
+    assert told["events"] == SMALL.max_timeline
+
+
 def test_the_table_of_limits_is_that_of_the_settings() -> None:
     rows = [line.split("|") for line in DOCS.read_text("utf-8").splitlines() if line.startswith("| `")]
     told = {row[1].strip().strip("`"): row[2].strip().replace(",", "") for row in rows}
