@@ -29,6 +29,8 @@ access = logging.getLogger("prismrank.access")
 
 REST_S = 0.008
 """So long the event loop rests after requests were turned away: each time that it wakes, it takes the interpreter."""
+ROUNDS = 3
+"""So many times everything that is ready has its turn before: a request begins, and a reply goes out, in that."""
 LINGER_S = 2.0
 """So long a connection that ends before all of a body was read goes on reading: else the client, which still sends, is
 told that nobody listens, and never reads why."""
@@ -165,7 +167,7 @@ class Protocol(HttpToolsProtocol):
         self.services.figures.answered(RANK, "POST", problem.status_code, 0.0)
         if not self.keeper.resting:
             self.keeper.resting = True
-            self.loop.call_soon(_breathe, self.keeper)
+            self.loop.call_soon(_breathe, self.loop, self.keeper)
         if self.keeper.turned_away == 0:
             self.loop.call_later(TOLD_S, _tell, self.keeper)
         self.keeper.turned_away += 1
@@ -242,8 +244,14 @@ def _body(status: int, detail: str) -> bytes:
     return told.model_dump_json(exclude={"errors"}).encode()
 
 
-def _breathe(keeper: Doorkeeper) -> None:
-    """Lets those who compute have the interpreter, and what comes meanwhile come together."""
+def _breathe(loop: asyncio.AbstractEventLoop, keeper: Doorkeeper, rounds: int = ROUNDS) -> None:
+    """Lets those who compute have the interpreter, and what comes meanwhile come together.
+
+    What is under way on the event loop comes first.
+    """
+    if rounds:
+        loop.call_soon(_breathe, loop, keeper, rounds - 1)
+        return
     keeper.resting = False
     time.sleep(REST_S)
 

@@ -101,19 +101,23 @@ async def _each(
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """What `work` returns. When the client goes away, the work is cancelled: nobody would read it."""
-    task = asyncio.create_task(work)
-    gone = asyncio.create_task(_gone(request))
+    caller = asyncio.current_task()
+    assert caller is not None  # noqa: S101  a route runs in one
+    left = False
+
+    async def watch() -> None:
+        nonlocal left
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        left = caller.cancel()
+
+    watching = asyncio.create_task(watch())
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise Problem(HTTPStatus.REQUEST_TIMEOUT, "the client went away")
-        return task.result()
+        return await work
+    except asyncio.CancelledError:
+        if not left:
+            raise
+        caller.uncancel()
+        raise Problem(HTTPStatus.REQUEST_TIMEOUT, "the client went away") from None
     finally:
-        for each in (task, gone):
-            each.cancel()
-        await asyncio.wait({task, gone})
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+        watching.cancel()
