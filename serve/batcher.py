@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
@@ -36,6 +37,8 @@ MEASURED_SLOTS = 256  # a smaller batch is mostly overhead and says little about
 FAILURES = 3  # forwards in a row that end in an error, until the engine is left alone
 FIRST_S, LONGEST_S = 0.1, 1.0  # for how long: twice as long each time
 PATIENCE_S = 0.02  # so much later than it came the engine has its turn, where others compute
+LITTLE = 0.8  # a flow that took less than so much of an equal share lately does not wait for company
+LATELY = 0.5  # how much of what flows took is kept at the next batch
 OPTIMISM = 0.7  # a request is refused only if an engine this much faster than lately would still be late
 
 
@@ -148,6 +151,8 @@ class Batcher:
         self.queued_slots = 0
         self._queued: dict[str, int] = {}
         self._served: dict[str, float] = {}
+        self._lately: dict[str, float] = {}
+        self._presses = False
         self._forward: _Forward | None = None
         self._lock = RLock()
         self._arrived = Condition(self._lock)
@@ -261,6 +266,10 @@ class Batcher:
             self._waiting.add(entry)
             self._count(entry.flow, entry.tree.size)
             self._arrived.notify()
+            if self._asks_little(entry.flow):
+                self._presses = True
+                if self.lane:
+                    self.lane.hasten()
         entry.outcome.add_done_callback(lambda _: self._leave(entry))
         return entry.outcome
 
@@ -290,12 +299,13 @@ class Batcher:
             self._arrived.wait_for(lambda: self._waiting or self._closed)
             if self._closed:
                 return False
-        time.sleep(self.limits.gather_s)
+        if not self._presses:
+            time.sleep(self.limits.gather_s)
         return True
 
     def _turn(self) -> None:
         """One batch. The engine is patient: what is put into words meanwhile is part of it."""
-        mine = self.lane.acquire(PATIENCE_S) if self.lane else False
+        mine = self.lane.acquire(-math.inf if self._presses else PATIENCE_S) if self.lane else False
         try:
             with self._lock:
                 started = clock()
@@ -348,9 +358,17 @@ class Batcher:
                 self._served[flow] += entry.tree.size
             if not flows[flow]:
                 del flows[flow]
+        self._presses = False
+        self._lately = {flow: LATELY * slots for flow, slots in self._lately.items() if slots > 1}
         for entry in batch:
+            self._lately[entry.flow] = self._lately.get(entry.flow, 0.0) + entry.tree.size
             self._leave(entry)
         return batch
+
+    def _asks_little(self, flow: str) -> bool:
+        """Whether others took much more than this flow lately."""
+        lately = self._lately
+        return lately.get(flow, 0.0) < LITTLE * sum(lately.values()) / max(1, len(lately.keys() | {flow}))
 
     def _fits(self, slots: int, now: float, deadline: float) -> bool:
         """Whether so many slots may be a batch, and would be done by the deadline."""

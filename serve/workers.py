@@ -1,13 +1,13 @@
 """Threads for blocking work, with a bound on how much of it may wait.
 
-Work waits in flows, one a surface, which have their turns one after the other: a flood is its own surface's trouble.
+Work waits in flows, one a surface, which share the turns (start-time fair queueing, P. Goyal, H. Vin, H. Cheng, SIGCOMM
+1996): who asks for little is next, and a flood is its own surface's trouble.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
@@ -49,8 +49,10 @@ class Workers:
         self.inside = 0
         self.cost_s = 0.0
         self._seconds = 0.0
-        self._flows: OrderedDict[str, dict[_Job, None]] = OrderedDict()
+        self._flows: dict[str, dict[_Job, None]] = {}
         self._lock = Lock()
+        self._starts: dict[str, int] = {}
+        self._round = 0
         self._turns, self._closed = 0, False
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)  # begins none before it is used
 
@@ -98,6 +100,8 @@ class Workers:
                 giving = self._who_gives(job.flow)
                 self._off(giving)
             self.inside += 1
+            if job.flow not in self._flows:  # it begins in this round, whatever it did not ask for before
+                self._starts[job.flow] = max(self._round, self._starts.get(job.flow, 0))
             self._flows.setdefault(job.flow, {})[job] = None
         if giving is not None:
             with suppress(InvalidStateError):  # its caller has just gone
@@ -121,15 +125,19 @@ class Workers:
         jobs.pop(job, None)  # or its turn had come
         if not jobs:
             self._flows.pop(job.flow, None)
+        if not self._flows:
+            self._starts.clear()
+            self._round = 0
 
     def _take(self) -> _Job | None:
-        """The job whose turn it is; its flow has its next turn after all others."""
+        """The job whose turn it is, the first one of its flow."""
         with self._lock:
             if not self._flows:
                 return None
-            flow = next(iter(self._flows))
+            flow = min(self._flows, key=self._starts.__getitem__)
             job = next(iter(self._flows[flow]))
-            self._flows.move_to_end(flow)
+            self._round = self._starts[flow]
+            self._starts[flow] += 1
             self._off(job)
             return job
 
