@@ -8,8 +8,11 @@ import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from prompts.errors import ConfigError
 from serve.bench.wire import NoAnswerError, Pool, encoded
@@ -19,6 +22,13 @@ START_S = 600.0
 """Sources that learn for minutes do so once; then they are in the cache folder."""
 STOP_S = 30.0
 LOOK_S = 0.05
+
+
+class Files(NamedTuple):
+    """File descriptors of a process: of files and the like, and of connections."""
+
+    files: int
+    sockets: int
 
 
 class Server:
@@ -75,9 +85,13 @@ class Server:
             raise ConfigError("memory is read from /proc, which Linux has") from None
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
-    def files_open(self) -> int:
-        """How many file descriptors it holds."""
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+    def files_open(self) -> Files:
+        """What file descriptors it holds."""
+        told = Counter[bool]()
+        for each in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            with suppress(OSError):  # closed meanwhile
+                told[os.readlink(each).startswith("socket:")] += 1
+        return Files(told[False], told[True])
 
     def send(self, number: signal.Signals) -> None:
         """Sends it a signal."""

@@ -26,6 +26,8 @@ FIRST = 0.2
 ALLOWED_MB = 1.0
 """Growth a minute."""
 ALLOWED_FILES = 4
+QUIET_S = 1.0
+"""So soon a server has closed what its clients have."""
 MIX = {
     "rank": 0.60, "batch": 0.08, "events": 0.15, "preview": 0.05, "bad body": 0.04, "unknown member": 0.03,
     "leaves": 0.05,
@@ -38,7 +40,7 @@ TOGETHER = 4
 
 
 class Look(NamedTuple):
-    """A moment: minutes since the beginning, megabytes resident, file descriptors."""
+    """A moment: minutes since the beginning, megabytes resident, files open (connections apart)."""
 
     minutes: float
     memory_mb: float
@@ -54,16 +56,20 @@ async def soak(stage: Stage) -> Found:
         kinds = drawn(len(due := arrivals(rate, seconds)))
         bodies = {kind: _bodies(stage.workload, kind) for kind in MIX}
         stage.tell("soaking", 0, 1)
+        before = await _sockets(server)
         mixed = _mixed(server.pool, [(kind, next(bodies[kind])) for kind in kinds], due)
         samples, looks = await asyncio.gather(mixed, _looked(stage, server, seconds))
+        left = await _sockets(server) - before
     later = [look for look in looks if look.minutes * 60 >= FIRST * seconds]
     growth = slope([look.minutes for look in later], [look.memory_mb for look in later])
     first, last = later[0], later[-1]
     row: Row = {"growth_mb_per_min": growth, "first_mb": first.memory_mb, "last_mb": last.memory_mb}
-    row |= {"first_files": first.files, "last_files": last.files, **_row(kinds, samples, seconds)}
+    row |= {"first_files": first.files, "last_files": last.files, "connections_left": left}
+    row |= _row(kinds, samples, seconds)
     bounds = [
         Bound("memory grown, MB a minute", growth, ALLOWED_MB),
-        Bound("file descriptors more than before", last.files - first.files, ALLOWED_FILES),
+        Bound("files more than before", last.files - first.files, ALLOWED_FILES),
+        Bound("connections left", left, 0),
         Bound("unexpected replies", float(row["unexpected"]), 0),
     ]
     return Found(f"mixed requests for {seconds:g} s, a cache of {CACHE_MB} MB", [row], bounds)
@@ -120,9 +126,16 @@ async def _looked(stage: Stage, server: Server, seconds: float) -> list[Look]:
     began, looks = loop.time(), list[Look]()
     for number in range(LOOKS + 1):
         await asyncio.sleep(max(0.0, began + number * seconds / LOOKS - loop.time()))
-        looks.append(Look((loop.time() - began) / 60, server.memory_mb(), server.files_open()))
+        looks.append(Look((loop.time() - began) / 60, server.memory_mb(), server.files_open().files))
         stage.tell("soaking", number, LOOKS)
     return looks
+
+
+async def _sockets(server: Server) -> int:
+    """How many it holds when every connection of ours has ended."""
+    server.pool.close()
+    await asyncio.sleep(QUIET_S)
+    return server.files_open().sockets
 
 
 def _row(kinds: Sequence[str], samples: Sequence[Sample], seconds: float) -> Row:

@@ -326,6 +326,7 @@ def test_a_soak_tells_memory_and_files(model: str, url: str, tmp_path: Path) -> 
     (row,) = measured("soak", model, url, tmp_path, "--seconds", "2")["soak"]["rows"]
     assert row["first_mb"] > 50
     assert row["first_files"] > 5
+    assert row["connections_left"] == 0
     assert row["unexpected"] == 0, row["unexpected_told"]
 
 
