@@ -6,7 +6,8 @@ import asyncio
 
 from foundation.engine.base import TokenTree
 from prompts.errors import CapacityError
-from serve.batcher import FAILURES, Batcher, Limits
+from serve.batcher import FAILURES, PATIENCE_S, Batcher, Limits
+from serve.lane import Lane
 from tests.serve.batching import now, reason_of, run, until
 from tests.serve.conftest import Controlled, tree_of
 
@@ -36,6 +37,30 @@ def test_a_flood_does_not_starve_another_flow(engine: Controlled) -> None:
     assert taken <= 2, "the one that ran, and the next"
     assert done.count("flood") == 40
     assert sorted(engine.batches)[-1] == 2
+
+
+def test_who_asks_for_little_does_not_wait_for_company(engine: Controlled) -> None:
+    """Work that came before the engine asked for its turn goes first, unless a flow waits that took little lately."""
+    tree, lane, order = engine.read(tree_of(1)), Lane(), list[str]()
+
+    async def next_to(job: str, flow: str, batcher: Batcher) -> None:
+        """A tree of a flow comes while others compute, and then a job for the same lane."""
+        lane.acquire()
+        asked = asyncio.create_task(batcher.score(tree, now() + 10, flow=flow))
+        await until(lambda: len(lane._waiting) == 1)
+        lane.submit(lambda: order.append(job), -PATIENCE_S)
+        lane.release()
+        await asked
+        order.append(flow)
+
+    async def work(batcher: Batcher) -> None:
+        await batcher.score(tree, now() + 10, flow="flood")
+        await next_to("before", "flood", batcher)
+        await next_to("after", "other", batcher)
+        await until(lambda: len(order) == 4)
+
+    run(Batcher(engine, Limits(gather_s=0.0), lane=lane), work)
+    assert order == ["before", "flood", "other", "after"]
 
 
 def test_two_flows_get_equal_shares(engine: Controlled) -> None:

@@ -45,6 +45,26 @@ def test_one_at_a_time_in_the_order_of_coming() -> None:
     until(lambda: not lane._busy)
 
 
+def test_a_thread_in_haste_is_next() -> None:
+    lane, ran = Lane(), list[str]()
+
+    def patient() -> None:
+        lane.acquire(10.0)
+        ran.append("patient")
+        lane.release()
+
+    lane.acquire()
+    lane.submit(partial(ran.append, "urgent"), -10.0)
+    thread = threading.Thread(target=patient)
+    thread.start()
+    until(lambda: len(lane._waiting) == 2)
+    lane.hasten()
+    lane.release()
+    thread.join()
+    until(lambda: len(ran) == 2)
+    assert ran == ["patient", "urgent"]
+
+
 def test_jobs_that_follow_each_other_are_done_by_one_thread() -> None:
     lane, threads, inside = Lane(), list[int](), list[int]()
 

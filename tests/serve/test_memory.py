@@ -44,3 +44,34 @@ def test_threads_share_the_arenas_of_the_c_library(tmp_path: Path, how: str, at_
     arenas = file.read_text("utf-8").count("<heap nr=")
     assert 1 <= arenas <= at_most
     assert how == "share" or arenas > ARENAS
+
+
+SCATTERED = """
+import ctypes, sys, time
+from pathlib import Path
+from serve.memory import trimming
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.memset.argtypes, libc.free.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t], [ctypes.c_void_p]
+held = [libc.malloc(64_000) for _ in range(2_000)]
+for block in held:
+    libc.memset(block, 1, 64_000)
+for block in held[:-1]:  # the last one lies on top of all that is free
+    libc.free(block)
+before, end = resident(), time.monotonic() + 20
+with trimming(0.05):
+    while resident() > before - 100 and time.monotonic() < end:
+        time.sleep(0.01)
+print(before - resident())
+"""
+
+
+def test_free_memory_goes_back_though_something_lies_behind_it() -> None:
+    if platform.libc_ver()[0] != "glibc":
+        return  # another allocator, which is told nothing
+    told = subprocess.run([sys.executable, "-c", SCATTERED], check=True, capture_output=True, text=True)
+    assert float(told.stdout) > 100, "of 128 MB"

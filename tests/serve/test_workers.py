@@ -126,6 +126,26 @@ def test_flows_have_their_turns(gate: threading.Event) -> None:
     assert ran == ["flood 1", "other 1", "flood 2", "other 2", "flood 3"]
 
 
+def test_who_asks_for_little_is_next(gate: threading.Event) -> None:
+    """A flood has had three turns in the meantime: one that comes now does not wait for as many of its own."""
+    workers, ran = Workers("reading", threads=1, room=99), list[str]()
+
+    def note(name: str) -> None:
+        ran.append(name)
+        if name == "flood 3":
+            workers.put("other", note, "other 1")
+            workers.put("other", note, "other 2")
+
+    async def main() -> None:
+        waiting = [workers.put("flood", gate.wait, 10)]
+        waiting += [workers.put("flood", note, f"flood {number}") for number in range(1, 7)]
+        gate.set()
+        await asyncio.gather(*map(asyncio.wrap_future, waiting))
+
+    run(main())
+    assert ran[:6] == ["flood 1", "flood 2", "flood 3", "other 1", "flood 4", "other 2"]
+
+
 def test_where_it_is_full_the_flood_makes_room(gate: threading.Event) -> None:
     workers = Workers("reading", threads=1, room=5)
 
