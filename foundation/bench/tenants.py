@@ -97,7 +97,7 @@ def _told(engine: TorchEngine, question: Question, pairs: int) -> Told:
         for known in rng.sample((True, False), 2):
             engine.forget()
             before = question.trunk(vocabulary, f"{number} {known}")
-            asked = before if known else question.trunk(vocabulary, f"{number} new")
+            asked = question.trunk(vocabulary, f"{number} {known or 'new'}")  # made anew, as each request's is
             engine.score([replace(before, salt="a")])
             hits = engine.cache_stats.hit_slots
             seconds[known].append(_timed(engine, replace(asked, salt=question.asks)))
