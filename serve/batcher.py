@@ -289,9 +289,12 @@ class Batcher:
         self.figures.queued(self.waiting, self.queued_slots)
 
     def _serve(self) -> None:
-        """The engine's thread."""
+        """The engine's thread. It goes on whatever happens: nobody else would serve those who wait."""
         while self._awaits():
-            self._turn()
+            try:
+                self._turn()
+            except Exception:
+                logger.exception("a batch could not be put together")
 
     def _awaits(self) -> bool:
         """Waits for trees, and a little for more of them; False at the end."""
