@@ -27,7 +27,7 @@ from serve.services import Services
 
 access = logging.getLogger("prismrank.access")
 
-REST_S = 0.008
+REST_S = 0.016
 """So long the event loop rests after requests were turned away: each time that it wakes, it takes the interpreter."""
 ROUNDS = 3
 """So many times everything that is ready has its turn before: a request begins, and a reply goes out, in that."""
