@@ -50,7 +50,7 @@ SCENARIOS = {
     "curve": Scenario(loads.curve, 70, usual=True),
     "clients": Scenario(clients.clients, 60, usual=True),
     "flood": Scenario(flood.flood, 60, usual=True),
-    "overload": Scenario(loads.overload, 160),
+    "overload": Scenario(loads.overload, 190),
     "soak": Scenario(soak.soak, 620),
     "killed": Scenario(killed.killed, 250),
     "signals": Scenario(endings.signals, 500),
