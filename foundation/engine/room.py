@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from prompts.errors import ConfigError
+
 KeyValues = torch.Tensor
 """[layers, 2, slots, heads, size of a head]: keys, then values, of a run of slots."""
 Places = npt.NDArray[np.int64]
@@ -34,13 +36,17 @@ class Room:
         return held.numel() * held.element_size() <= self.limit_bytes
 
     def open(self, held: KeyValues) -> None:
-        """Takes the memory, of which `held` is to be a part."""
+        """Takes the memory, of which `held` is to be a part. Raises ConfigError where there is not so much."""
         if self._block is not None:
             return
-        self.slot_bytes = held[:, :, :1].numel() * held.element_size()
-        self.free = self.limit_bytes // self.slot_bytes
-        self._free = np.arange(self.free)[::-1].copy()
-        self._block = held.new_empty(*held.shape[:2], self.free, *held.shape[3:])
+        slot_bytes = held[:, :, :1].numel() * held.element_size()
+        count = self.limit_bytes // slot_bytes
+        try:
+            self._block = held.new_empty(*held.shape[:2], count, *held.shape[3:])
+        except RuntimeError:
+            told = f"the cache of trunks may hold {self.limit_bytes >> 20:,} MB, but there is not so much memory"
+            raise ConfigError(f"{told}: give it less, with --cache-mb or cache_bytes") from None
+        self.slot_bytes, self.free, self._free = slot_bytes, count, np.arange(count)[::-1].copy()
 
     def take(self, held: KeyValues) -> Places:
         """Copies keys and values in, for which there is room; returns where they are, slot by slot."""

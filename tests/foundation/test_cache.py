@@ -21,6 +21,7 @@ from foundation.engine.forest import Elements
 from foundation.engine.run import Reader
 from foundation.engine.torch import EngineSettings, TorchEngine
 from foundation.lowrank import UNADAPTED, Adapted
+from prompts.errors import ConfigError
 from tests.foundation.reference import References
 
 Said = tuple[int, ...]
@@ -191,6 +192,13 @@ def test_no_room_nothing_held() -> None:
     cache = PrefixCache(0)
     hold(cache, "a", "ab")
     assert (len(cache), cache.stats.bytes, held(cache, "ab")) == (0, 0, "")
+
+
+def test_more_memory_than_there_is_is_told() -> None:
+    cache = PrefixCache(1 << 60)
+    with pytest.raises(ConfigError, match="1,099,511,627,776 MB, but there is not so much memory: give it less"):
+        hold(cache, "abc")
+    assert (len(cache), held(cache, "abc")) == (0, "")
 
 
 def test_cleared_is_empty_and_the_counters_go_on() -> None:
