@@ -302,8 +302,7 @@ class Batcher:
             self._arrived.wait_for(lambda: self._waiting or self._closed)
             if self._closed:
                 return False
-        if not self._presses:
-            time.sleep(self.limits.gather_s)
+        time.sleep(self.limits.gather_s)
         return True
 
     def _turn(self) -> None:

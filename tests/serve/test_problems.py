@@ -265,7 +265,7 @@ def test_a_failure_of_ours_is_500_without_details(
 
 
 def test_a_ledger_that_cannot_be_read_is_503(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(member_id: str) -> None:
+    def fail(*_: object) -> None:
         raise LedgerError(f"the ledger cannot be read: {SECRET}")
 
     monkeypatch.setattr(client.services.ledger, "timeline", fail)
