@@ -43,8 +43,6 @@ from surfaces.ledger import schema
 from surfaces.ledger.connection import connect, reading, together, writing
 from surfaces.ledger.exposures import COLUMNS, Exposure, Shown, row_of, shown_of, without_item
 from surfaces.ledger.records import (
-    ITEM_FIELDS,
-    MEMBER_FIELDS,
     Clock,
     Counts,
     Erased,
@@ -54,11 +52,12 @@ from surfaces.ledger.records import (
     check_event,
     check_name,
     check_timestamp,
-    dump_attributes,
     is_name,
     named,
     quoted,
 )
+from surfaces.ledger.rows import Row as _Row
+from surfaces.ledger.rows import item_of, item_row, member_of, member_row
 
 PAGE = 20_000
 ALL = 1 << 62
@@ -67,7 +66,6 @@ IDS_AT_ONCE = 500
 _ITEM = tuple(schema.items.c[name] for name in ("item_id", "kind", "attributes", "member_id"))
 _MEMBER = (schema.members.c.member_id, schema.members.c.profile)
 _EVENT = tuple(schema.events.c[field] for field in Event._fields)
-_Row = dict[str, object]
 
 
 class Ledger:
@@ -204,12 +202,12 @@ class Ledger:
         self._upsert(connection, schema.settings, [{"name": "clock", "value": clock}])
 
     def _write_members(self, connection: Connection, members: Iterable[Member]) -> int:
-        rows = [_member_row(member) for member in members]
+        rows = [member_row(member) for member in members]
         self._upsert(connection, schema.members, rows)
         return len(rows)
 
     def _write_items(self, connection: Connection, items: Iterable[Item]) -> int:
-        rows = [_item_row(item) for item in items]
+        rows = [item_row(item) for item in items]
         people = {str(row["member_id"]) for row in rows if row["member_id"] is not None}
         self._check_known(connection, schema.members.c.member_id, people)
         self._upsert(connection, schema.items, rows)
@@ -258,7 +256,7 @@ class Ledger:
         """Those of the items that there are, by id, in the order asked for; see also `unknown_items`."""
         wanted = list(dict.fromkeys(ids))
         rows = (row for part in _parts(wanted) for row in self._rows(self._items_asked, ids=self._listed(part)))
-        found = {row[0]: _item(*row) for row in rows}
+        found = {row[0]: item_of(*row) for row in rows}
         return {item_id: found[item_id] for item_id in wanted if item_id in found}
 
     def all_items(self, kind: str | None = None) -> list[Item]:
@@ -282,7 +280,7 @@ class Ledger:
     def member(self, member_id: str) -> Member:
         """The member. Raises UnknownError."""
         for row in self._rows(self._member_asked, member_id=member_id) if is_name(member_id) else ():
-            return _member(*row)
+            return member_of(*row)
         raise UnknownError(f"unknown member {quoted(member_id)}")
 
     def members(self, ids: Iterable[str]) -> dict[str, Member]:
@@ -419,11 +417,11 @@ class Ledger:
 
     def _items(self, *where: ColumnElement[bool]) -> list[Item]:
         query = select(*_ITEM).where(self._mine(schema.items), *where).order_by(schema.items.c.item_id)
-        return [_item(*row) for row in self._rows(query)]
+        return [item_of(*row) for row in self._rows(query)]
 
     def _members(self, *where: ColumnElement[bool]) -> list[Member]:
         query = select(*_MEMBER).where(self._mine(schema.members), *where).order_by(schema.members.c.member_id)
-        return [_member(*row) for row in self._rows(query)]
+        return [member_of(*row) for row in self._rows(query)]
 
     def _rows(self, query: Select[*tuple[Any, ...]], **asked: object) -> Sequence[Row[*tuple[Any, ...]]]:
         with reading(self._engine) as connection:
@@ -473,30 +471,6 @@ def content(event: Event) -> str:
 def content_id(content: str, occurrence: int) -> str:
     """The id of an event that came without one: a hash of its content, which came so many times by then."""
     return hashlib.blake2b(f"{content[:-1]},{occurrence}]".encode(), digest_size=16).hexdigest()
-
-
-def _item(item_id: str, kind: str, attributes: str, member_id: str | None) -> Item:
-    return Item(item_id, kind, json.loads(attributes), member_id)
-
-
-def _member(member_id: str, profile: str) -> Member:
-    return Member(member_id, json.loads(profile))
-
-
-def _member_row(member: Member) -> _Row:
-    name = named("member_id", check_name, member.member_id)
-    return {"member_id": name, "profile": dump_attributes(member.profile, f"member {quoted(name)}", MEMBER_FIELDS)}
-
-
-def _item_row(item: Item) -> _Row:
-    name = named("item_id", check_name, item.item_id)
-    what = f"item {quoted(name)}"
-    return {
-        "item_id": name,
-        "kind": named(f"{what}: kind", check_name, item.kind),
-        "attributes": dump_attributes(item.attributes, what, ITEM_FIELDS),
-        "member_id": None if item.member_id is None else named(f"{what}: member_id", check_name, item.member_id),
-    }
 
 
 def _parts(ids: Iterable[str]) -> Iterator[Sequence[str]]:
