@@ -5,7 +5,7 @@ Text is data: whatever a member or an item says, `encode` never returns a contro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -57,6 +57,7 @@ class TextEncoder:
         self._control = frozenset(tokenizer.all_special_ids) | _markers(self._backend)
         self._numbers: dict[int, int] = {}  # each token's number is one object, however often it is kept
         self.encode = lru_cache(maxsize=16_384)(self._encode)
+        self.words = lru_cache(maxsize=1_024)(self._words)
         bos = tokenizer.bos_token_id
         self.begin: tuple[int, ...] = () if bos is None else (int(bos),)
 
@@ -84,7 +85,7 @@ class TextEncoder:
             raise ConfigError(f"the answer '{word}' has no tokens")
         return ids[0]
 
-    def words(self, words: Sequence[str]) -> tuple[int, ...]:
+    def _words(self, words: tuple[str, ...]) -> tuple[int, ...]:
         """Token ids of answers. Raises ConfigError when two begin with the same token."""
         ids = tuple(self.word(word) for word in words)
         if len(set(ids)) < len(ids):

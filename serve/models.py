@@ -24,6 +24,7 @@ from serve.health import Health
 from surfaces.adapters import Adapters
 from surfaces.calibrated import Calibrations
 from surfaces.ledger.records import quoted
+from surfaces.trunks import Trunks
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ class ServedModel:
     batcher: Batcher
     adapters: Adapters
     calibrations: Calibrations | None = None
+    trunks: Trunks = field(default_factory=Trunks)
     health: Health = field(init=False)
 
     def __post_init__(self) -> None:

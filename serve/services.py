@@ -310,6 +310,7 @@ class Services:
         disarm.forget()
         former = [self.former.model] if self.former else []
         for model in (self.model, *former):
+            model.trunks.forget()
             if isinstance(model.engine, Forgetful):
                 model.engine.forget()
         if self.former:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prompts.disarm import disarmed
 from prompts.tree import Piece, PromptNode, PromptTree
-from prompts.verbalize import PIECE_CAP, Count, Trunk, TrunkForm, verbalize
+from prompts.verbalize import PIECE_CAP, Count, Trunk, TrunkForm
 from surfaces.evidence import unforged
-from surfaces.happenings import attributes_of, happenings
+from surfaces.happenings import attributes_of
 from surfaces.ledger.records import Item
 from surfaces.sources.merge import Retrieval
 from surfaces.spec import ExampleSpec, SurfaceSpec, Wording
+from surfaces.trunks import Trunks
 from surfaces.visit import Visit
 
 TRUNK, STEM = 0, 1
@@ -27,10 +28,11 @@ class Composer:
     form: TrunkForm
     retrieval: Retrieval
     count: Count
+    trunks: Trunks = field(default_factory=Trunks)
 
     def tree(self, visit: Visit, items: Mapping[str, Item], candidates: Sequence[str]) -> PromptTree:
         """`items` holds every candidate and every event's item that the trunk may tell, by id."""
-        trunk = verbalize(self.form, visit.profile, happenings(visit.timeline, items), self.count)
+        trunk = self.trunks.of(self.spec.surface, self.form, visit, items, self.count)
         evidence = self.retrieval.evidence(visit, candidates, compress=self.spec.prompt.compress)
         attributes = [attributes_of(items[name]) for name in candidates]
         return compose(self.spec, trunk, attributes, visit.context, evidence)

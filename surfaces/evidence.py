@@ -31,15 +31,34 @@ def levels(scores_I: Scores, seen: Indices, asked: Indices | None = None) -> npt
     Items that score the same stand equally high; one that was seen is placed by the score that it has. With `asked`,
     only those items are told, in that order.
     """
+    asked_I = scores_I if asked is None else scores_I[asked]
+    if len(asked_I) > FEW:
+        return stand(top(scores_I, seen), asked_I)
+    open_I = _unseen(scores_I, seen)
+    return _levels(np.array([np.count_nonzero(open_I > score) for score in asked_I], dtype=np.int64), asked_I)
+
+
+def top(scores_I: Scores, seen: Indices) -> Scores:
+    """The highest scores of the unseen items, rising: as many as are told apart."""
+    open_I = _unseen(scores_I, seen)
+    first: Scores = open_I if len(open_I) <= TOPS[-1] else np.partition(open_I, -TOPS[-1])[-TOPS[-1] :]
+    return np.sort(first)
+
+
+def stand(top_T: Scores, asked_I: Scores) -> npt.NDArray[np.int64]:
+    """As `levels`, of scores, where `top` is known."""
+    return _levels(len(top_T) - np.searchsorted(top_T, asked_I, side="right"), asked_I)  # lower places are told alike
+
+
+def _unseen(scores_I: Scores, seen: Indices) -> Scores:
     open_I = scores_I.copy()
     open_I[seen] = NOTHING
-    asked_I = scores_I if asked is None else scores_I[asked]
-    if len(asked_I) <= FEW:
-        above = np.array([np.count_nonzero(open_I > score) for score in asked_I], dtype=np.int64)
-    else:
-        first = open_I if len(open_I) <= TOPS[-1] else np.partition(open_I, -TOPS[-1])[-TOPS[-1] :]
-        above = len(first) - np.searchsorted(np.sort(first), asked_I, side="right")  # lower places are told alike
-    found = np.searchsorted(TOPS, 1 + above)
+    return open_I
+
+
+def _levels(above_I: npt.NDArray[np.int64], asked_I: Scores) -> npt.NDArray[np.int64]:
+    """[items]: the words for so many items above."""
+    found = np.searchsorted(TOPS, 1 + above_I)
     found[asked_I == NOTHING] = NONE
     return found
 
@@ -51,8 +70,8 @@ def labels() -> Mapping[str, str]:
 
 def evidence_piece(labels: Sequence[str], found: Sequence[int], *, compress: bool) -> Piece:
     """The words for one candidate: `found[n]` is the level that the source called `labels[n]` gives it."""
-    said = [f"{label} {_WORDS[level]}" for label, level in zip(labels, found, strict=True)]
-    return Piece(f" ({', '.join(said)})", compress, tuple(f" {each}" for each in said))
+    said = tuple([f" {label} {_WORDS[level]}" for label, level in zip(labels, found, strict=True)])
+    return Piece(f" ({','.join(said)[1:]})", compress, said)
 
 
 def vocabulary() -> list[str]:

@@ -64,6 +64,8 @@ class TokenTree:
 
     def adapted(self, adapter: str) -> TokenTree:
         """The tree with all but its root under one adapter: its trunk is the one that every adapter has."""
+        if all(node.adapter == adapter for node in self.nodes[1:]):
+            return self
         return replace(self, nodes=tuple(replace(n, adapter=adapter) if n.parent >= 0 else n for n in self.nodes))
 
 

@@ -18,10 +18,11 @@ from foundation import adapters
 from foundation import model as models
 from foundation.attention.gpu import kernel_for
 from foundation.compressor import MAX_TOKENS
-from foundation.engine.base import CacheStats, LeafScores, Summed, TokenNode, TokenTree, Vector
+from foundation.engine.base import CacheStats, LeafScores, TokenNode, TokenTree
 from foundation.engine.cache import PrefixCache
 from foundation.engine.forest import Forest
 from foundation.engine.heap import keep_freed_memory
+from foundation.engine.reading import Reading
 from foundation.engine.readout import Readout
 from foundation.engine.run import Runner, Whose
 from foundation.precision import Precision, reader_at
@@ -29,7 +30,6 @@ from foundation.product import Plain, packed_where_faster
 from foundation.tokenizer import TextEncoder
 from foundation.tryout import asked_by, knows
 from prompts.errors import ConfigError
-from prompts.tree import Piece, PromptTree
 
 VECTOR_CACHE = 65_536
 """Texts whose vectors are kept: 64 MB at most for vectors of 256."""
@@ -57,7 +57,7 @@ SERVING = EngineSettings(packed=True)
 """For a model that is loaded to serve."""
 
 
-class TorchEngine:
+class TorchEngine(Reading):
     """Implements `Engine`. Forwards run one at a time; a vector made from a text is kept for requests of its salt."""
 
     name = "torch"
@@ -71,9 +71,9 @@ class TorchEngine:
         device: torch.device | None = None,
     ) -> None:
         """`device`: where the model goes; None: it stays. Raises ConfigError for a precision that is not to be had."""
-        self.ranker, self.encoder, self.model_version = ranker.eval(), encoder, model_version
+        super().__init__(encoder, compresses=ranker.compressor is not None)
+        self.ranker, self.model_version = ranker.eval(), model_version
         self.settings = settings or EngineSettings()
-        self.compresses = ranker.compressor is not None
         self._vectors: OrderedDict[tuple[str, tuple[int, ...]], torch.Tensor] = OrderedDict()
         self._forward = threading.Lock()
         self._cache = PrefixCache(self.settings.cache_bytes)
@@ -119,7 +119,7 @@ class TorchEngine:
 
     def forget(self) -> None:
         """Forgets trunks, stems, likelihoods without a trunk, vectors, and texts as tokens."""
-        self.encoder.encode.cache_clear()
+        self.forget_texts()
         with self._forward:
             self._cache.clear()
             self._vectors.clear()
@@ -153,14 +153,6 @@ class TorchEngine:
         if self._adapters.pop(name, None) is not None:
             self._cache.forget(name)
             self._readout.forget()
-
-    def count(self, piece: Piece) -> int:
-        """How many slots a piece takes."""
-        return 1 if piece.compress and self.compresses else len(self.encoder.encode(piece.text))
-
-    def read(self, tree: PromptTree) -> TokenTree:
-        """Text to slots; the root begins with the model's begin token. Raises ConfigError for ambiguous answers."""
-        return read(tree, self.encoder, compresses=self.compresses)
 
     def score(self, trees: Sequence[TokenTree]) -> list[LeafScores]:
         """What is asked of every leaf: log-probabilities of its answers, normalised over them, and its likelihood."""
@@ -204,34 +196,3 @@ class TorchEngine:
         while len(self._vectors) > VECTOR_CACHE:
             self._vectors.popitem(last=False)
         return torch.stack(found)
-
-
-def _vector(piece: Piece, encoder: TextEncoder) -> Vector:
-    if piece.parts:
-        return Summed(tuple(encoder.encode(part) for part in piece.parts))
-    return encoder.encode(piece.text)
-
-
-def read(tree: PromptTree, encoder: TextEncoder, *, compresses: bool) -> TokenTree:
-    """A tree of text as the model reads it: every piece encoded alone."""
-    nodes: list[TokenNode] = []
-    ends: list[list[int]] = []
-    for node in tree.nodes:
-        slots: list[int] = list(encoder.begin) if node.parent < 0 else []
-        vectors: list[Vector] = []
-        end = []
-        for piece in node.pieces:
-            if piece.compress and compresses and not node.likelihood:  # a vector has no tokens to be likely
-                vectors.append(_vector(piece, encoder))
-                slots.append(-len(vectors))
-            else:
-                slots.extend(encoder.encode(piece.text))
-            end.append(len(slots))
-        if not slots:
-            slots.extend(encoder.encode(" ") or (0,))
-            end[-1] = len(slots)
-        ends.append(end)
-        after = None if node.parent < 0 or node.after is None else max(1, ends[node.parent][node.after - 1])
-        words = encoder.words(node.answers)
-        nodes.append(TokenNode(tuple(slots), node.parent, after, words, tuple(vectors), node.likelihood))
-    return TokenTree(tuple(nodes))

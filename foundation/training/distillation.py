@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from foundation.engine.base import TokenTree
 from foundation.engine.pack import pack
-from foundation.engine.torch import read
+from foundation.engine.reading import Reading
 from foundation.model import Ranker
 from foundation.tokenizer import TextEncoder
 from foundation.training.labels import LabelledTree
@@ -38,7 +38,8 @@ class WithTeacher:
         """The data's trees of a step. Raises TrainingError for trees that are not given as text."""
         trees = list(self._data.batch(step))
         compresses = self._teacher.compressor is not None
-        asked = [read(_text(labelled), self._encoder, compresses=compresses) for labelled in trees]
+        reading = Reading(self._encoder, compresses=compresses)
+        asked = [reading.read(_text(labelled)) for labelled in trees]
         taught = frozen_logits(self._teacher, asked)
         return [tree._replace(taught_LA=logits_LA) for tree, logits_LA in zip(trees, taught, strict=True)]
 

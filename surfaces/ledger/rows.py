@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 
 from surfaces.ledger.records import (
     ITEM_FIELDS,
@@ -17,10 +18,26 @@ from surfaces.ledger.records import (
 
 Row = dict[str, object]
 
+KEPT, KEPT_CAP = 16_384, 1_000
+"""So many items with attributes of so many characters are kept as they were read: they are read again and again."""
+
 
 def item_of(item_id: str, kind: str, attributes: str, member_id: str | None) -> Item:
     """The item of a row of its table."""
     return Item(item_id, kind, json.loads(attributes), member_id)
+
+
+def recalled(item_id: str, kind: str, attributes: str, member_id: str | None) -> Item:
+    """As `item_of`; the same row is the same object for a while."""
+    return (_recalled if len(attributes) <= KEPT_CAP else item_of)(item_id, kind, attributes, member_id)
+
+
+_recalled = lru_cache(maxsize=KEPT)(item_of)
+
+
+def forget() -> None:
+    """Drops every item that is kept."""
+    _recalled.cache_clear()
 
 
 def member_of(member_id: str, profile: str) -> Member:

@@ -57,7 +57,7 @@ from surfaces.ledger.records import (
     quoted,
 )
 from surfaces.ledger.rows import Row as _Row
-from surfaces.ledger.rows import item_of, item_row, member_of, member_row
+from surfaces.ledger.rows import forget, item_of, item_row, member_of, member_row, recalled
 
 PAGE = 20_000
 ALL = 1 << 62
@@ -175,6 +175,7 @@ class Ledger:
                 self._unplace(connection, name)
             if not gone(schema.members, member.member_id == member_id):
                 raise UnknownError(f"unknown member {quoted(member_id)}")
+        forget()
         return Erased(events, items, exposures)
 
     def _unplace(self, connection: Connection, item_id: str) -> None:
@@ -256,7 +257,7 @@ class Ledger:
         """Those of the items that there are, by id, in the order asked for; see also `unknown_items`."""
         wanted = list(dict.fromkeys(ids))
         rows = (row for part in _parts(wanted) for row in self._rows(self._items_asked, ids=self._listed(part)))
-        found = {row[0]: item_of(*row) for row in rows}
+        found = {row[0]: recalled(*row) for row in rows}
         return {item_id: found[item_id] for item_id in wanted if item_id in found}
 
     def all_items(self, kind: str | None = None) -> list[Item]:

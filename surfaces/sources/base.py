@@ -229,7 +229,7 @@ class SourceKind(Strict):
     source of its type. `of_new` is the score that an item has which nobody has chosen yet; None where the source judges
     new items as it does others, by their text or their attributes. `of_model`: the source asks the model for something,
     and is made anew with each model; the others get none. `of_history`: what it scores depends on the history alone, so
-    that it may be kept for the next visit with the same history.
+    that it may be kept for the next visit with the same history; see also `Based`.
     """
 
     label: ClassVar[str] = ""
@@ -250,6 +250,15 @@ class SourceKind(Strict):
     @abstractmethod
     def build(self, materials: Materials) -> Source:
         """The source, not yet fitted. Raises ConfigError for what is not to be had."""
+
+
+@runtime_checkable
+class Based(Protocol):
+    """A source that tells what its scores depend on."""
+
+    def basis(self, history_H: Indices, visit: Visit) -> str:
+        """What they depend on beside the history."""
+        ...
 
 
 @runtime_checkable

@@ -80,16 +80,30 @@ class Bm25:
         total_I[total_I <= 0] = NOTHING
         return total_I
 
+    def basis(self, history_H: Indices, visit: Visit) -> str:
+        """What the scores depend on beside the history."""
+        if self._queried(visit):
+            return f"query {visit.query[:QUERY_CAP]}"
+        return "" if len(history_H) else f"profile {_told(visit)}"
+
+    def _queried(self, visit: Visit) -> bool:
+        return self._asks != "timeline" and (self._asks == "query" or bool(visit.query.strip()))
+
     def _asked(self, history_H: Indices, visit: Visit) -> Scores:
         """[words]: how much each word is asked for: the query, else the timeline, else the profile."""
-        if self._asks != "timeline" and (self._asks == "query" or visit.query.strip()):
+        if self._queried(visit):
             return self._index.asked(visit.query)
         if not len(history_H):
-            return self._index.asked(as_text(clean(list(visit.profile.values()))))
+            return self._index.asked(_told(visit))
         asked_W = self._index.count(())
         for age, item in enumerate(reversed(history_H[-RECENT:])):
             asked_W += self._index.count(self._index.texts[item]) * 0.5 ** (age / HALF_LIFE)
         return asked_W
+
+
+def _told(visit: Visit) -> str:
+    """The profile's values as one text."""
+    return as_text(clean(list(visit.profile.values())))
 
 
 def _index(texts: Sequence[Indices], vocabulary: dict[str, int]) -> sparse.csr_array:

@@ -16,7 +16,7 @@ from surfaces.kinds import kinds
 from surfaces.ledger.records import Item
 from surfaces.ledger.store import Ledger
 from surfaces.policies.seen import SeenPolicy
-from surfaces.sources.base import NOTHING, Interactions, Learner, Materials, Source, SourceKind
+from surfaces.sources.base import NOTHING, Based, Interactions, Learner, Materials, Source, SourceKind
 from surfaces.sources.kept import key_of
 from surfaces.sources.merge import Adviser, Fitted, Retrieval
 from surfaces.sources.overall import CASES, OVERALL, Case, Overall, keep, kept, learned
@@ -110,7 +110,8 @@ def advisers(materials: Materials) -> tuple[Adviser, ...]:
         where = {key: getattr(own, key) for key in kind.where} if own else {}
         source = _fitted(kind.model_validate({"type": name, "k": 1, **where}), materials)
         if not isinstance(source, Learner) or source.learned:
-            found.append(Adviser(name, kind.label, source, kind.of_new, kind.of_history))
+            based = source if isinstance(source, Based) else None
+            found.append(Adviser(name, kind.label, source, kind.of_new, kind.of_history, based))
     return tuple(found)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from prompts.tree import Piece
-from surfaces.evidence import NONE, evidence_piece, levels
+from surfaces.evidence import NONE, evidence_piece, stand, top
 from surfaces.filters.base import FilterKind
 from surfaces.ledger.records import Item
-from surfaces.sources.base import NOTHING, Indices, Source, best, history_of, retrieve
+from surfaces.sources.base import NOTHING, Based, Indices, Source, best, history_of, retrieve
 from surfaces.sources.opinions import Opinion, Opinions
 from surfaces.sources.overall import OVERALL, Overall, together
 from surfaces.sources.popular import Popular
@@ -47,13 +47,23 @@ class Fitted(NamedTuple):
 
 
 class Adviser(NamedTuple):
-    """A source whose opinion leaves carry: its type, what it is called there, and what its kind tells of it."""
+    """A source whose opinion leaves carry: its type, what it is called there, and what its kind tells of it.
+
+    `based` is the source itself, where it tells what its scores depend on.
+    """
 
     name: str
     label: str
     source: Source
     of_new: float | None = None
     of_history: bool = False
+    based: Based | None = None
+
+    def basis(self, history_H: Indices, visit: Visit) -> str | None:
+        """What its opinion depends on beside the history; None where that is not known."""
+        if self.based is not None:
+            return self.based.basis(history_H, visit)
+        return "" if self.of_history else None
 
 
 @runtime_checkable
@@ -97,29 +107,47 @@ class Retrieval:
             return []
         history_H = self.history(visit)
         opinions = [self._opinion(adviser, history_H, visit) for adviser in self.advisers]
-        said_AI = np.stack([opinion.scores_I for opinion in opinions])
         labels = [adviser.label for adviser in self.advisers]
         if self.overall:
-            parts = [opinion.part_I for opinion in opinions if opinion.part_I is not None]
-            said_AI = np.concatenate([said_AI, together(said_AI, parts)[None]])
+            opinions.append(self._together(opinions, history_H, visit))
             labels.append(OVERALL)
         places = np.array([self.index.get(item_id, -1) for item_id in item_ids], dtype=np.int64)
         known = places >= 0
         found_AL = np.full((len(labels), len(places)), NONE)
-        for row, said_I in enumerate(said_AI):
-            found_AL[row, known] = levels(said_I, history_H, places[known])
+        for row, opinion in enumerate(opinions):
+            found_AL[row, known] = stand(opinion.top_T, opinion.scores_I[places[known]])
         return [evidence_piece(labels, row, compress=compress) for row in found_AL.T.tolist()]
 
     def _opinion(self, adviser: Adviser, history_H: Indices, visit: Visit) -> Opinion:
-        """What an adviser says of every item, as it is kept where the history says it all."""
-        key = adviser.name, history_H.tobytes()
-        found = self.opinions.find(key) if adviser.of_history else None
-        if found is None:
+        """What an adviser says of every item."""
+
+        def made() -> Opinion:
             scores_I = adviser.source.scores(history_H, visit)
             part_I = self.overall.part(adviser.name, scores_I, history_H) if self.overall else None
-            found = Opinion(scores_I, part_I)
-            if adviser.of_history:
-                self.opinions.keep(key, found)
+            return Opinion(scores_I, top(scores_I, history_H), part_I)
+
+        return self._kept(adviser.name, history_H, adviser.basis(history_H, visit), made)
+
+    def _together(self, opinions: Sequence[Opinion], history_H: Indices, visit: Visit) -> Opinion:
+        """What they all say."""
+        bases = [adviser.basis(history_H, visit) for adviser in self.advisers]
+        known = [basis for basis in bases if basis is not None]
+
+        def made() -> Opinion:
+            parts = [opinion.part_I for opinion in opinions if opinion.part_I is not None]
+            scores_I = together(np.stack([opinion.scores_I for opinion in opinions]), parts)
+            return Opinion(scores_I, top(scores_I, history_H), None)
+
+        return self._kept(OVERALL, history_H, "\0".join(known) if len(known) == len(bases) else None, made)
+
+    def _kept(self, name: str, history_H: Indices, basis: str | None, made: Callable[[], Opinion]) -> Opinion:
+        """An opinion, which is kept where it is known what it depends on."""
+        if basis is None:
+            return made()
+        key = name, history_H.tobytes(), basis
+        found = self.opinions.find(key)
+        if found is None:
+            self.opinions.keep(key, found := made())
         return found
 
     def gather(self, visit: Visit, brought: Iterable[str] = ()) -> list[Candidate]:

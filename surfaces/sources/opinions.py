@@ -11,14 +11,18 @@ from surfaces.sources.base import Scores
 ROOM_BYTES = 32 << 20
 """So much is kept of one surface; what was not asked for longest goes first."""
 
-Key = tuple[str, bytes]
-"""An adviser's name, and a history."""
+Key = tuple[str, bytes, str]
+"""An adviser's name, a history, and what else the opinion depends on."""
 
 
 class Opinion(NamedTuple):
-    """[items] of one adviser: its scores, and what it adds to what all say together, where that is told."""
+    """[items] of one adviser: its scores, and what it adds to what all say together, where that is told.
+
+    `top_T` are its highest scores of what the member has not acted on, rising.
+    """
 
     scores_I: Scores
+    top_T: Scores
     part_I: Scores | None
 
 
@@ -55,4 +59,4 @@ class Opinions:
 
 def _size(key: Key, opinion: Opinion) -> int:
     part = 0 if opinion.part_I is None else opinion.part_I.nbytes
-    return len(key[1]) + opinion.scores_I.nbytes + part
+    return len(key[1]) + len(key[2]) + opinion.scores_I.nbytes + opinion.top_T.nbytes + part

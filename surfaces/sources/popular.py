@@ -74,6 +74,10 @@ class Popular:
         """[items]: the (decayed) count of events, of the visitor's segment where there is one."""
         return self._by_segment.get(self._value(visit.profile), self._scores_I)
 
+    def basis(self, history_H: Indices, visit: Visit) -> str:  # noqa: ARG002 - the same for every history
+        """What the scores depend on beside the history."""
+        return self._value(visit.profile)
+
 
 class PopularSource(SourceKind):
     """The items with most events: with a half-life, recent ones count for more; with a segment, those of one's own."""

@@ -91,6 +91,17 @@ def test_items_by_id_come_as_asked(filled: Ledger) -> None:
     assert filled.unknown_members(["bob", "z"]) == ["z"]
 
 
+def test_an_item_that_is_read_again_is_as_it_is_by_then(filled: Ledger) -> None:
+    first = filled.items(["heat"])["heat"]
+    assert filled.items(["heat"])["heat"] is first, "the same row is not read twice"
+    filled.put_items([Item("heat", "movie", {"year": 1996})])
+    assert filled.items(["heat"])["heat"] == Item("heat", "movie", {"year": 1996})
+    filled.put_items([Item("heat", "film", {"year": 1996}, "ann")])
+    assert filled.items(["heat"])["heat"] == Item("heat", "film", {"year": 1996}, "ann")
+    filled.erase("ann")
+    assert filled.items(["heat"]) == {}
+
+
 def test_many_ids(ledger: Ledger) -> None:
     names = [f"item {number}" for number in range(2 * store.IDS_AT_ONCE + 1)]
     ledger.put_items(Item(name, "movie", {}) for name in names)

@@ -11,7 +11,8 @@ import torch
 
 from foundation import tokenizer
 from foundation.engine.base import TokenNode, TokenTree
-from foundation.engine.torch import TorchEngine, read
+from foundation.engine.reading import Reading
+from foundation.engine.torch import TorchEngine
 from foundation.model import Ranker, build
 from foundation.tokenizer import TextEncoder
 from foundation.training import distributed
@@ -44,7 +45,7 @@ class Trunks:
         prompt = PromptTree((PromptNode((Piece(f"Films {words[1]}"),)), PromptNode((Piece("which"),), 0), *said))
         lists = (Listwise((0, 1, 2, 3), 1, YES, NO, (1.0,) * 4),) if self._labelled else ()
         graded = (Graded((0, 1, 2, 3), (0.0, 1.0, 0.0, 0.0), YES, NO),)
-        return LabelledTree(read(prompt, self._encoder, compresses=False), lists, (), graded, prompt=prompt)
+        return LabelledTree(Reading(self._encoder, compresses=False).read(prompt), lists, (), graded, prompt=prompt)
 
 
 @pytest.fixture(scope="module")

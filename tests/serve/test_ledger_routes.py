@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from serve.pipeline import write
+from serve.schemas import RankRequest
 from serve.services import Services
+from serve.shortlist import draw_up
 from surfaces.ledger.exposures import Exposure, Placement
 from surfaces.ledger.records import Item, Member
 from surfaces.ledger.store import Ledger
@@ -138,6 +141,18 @@ def test_an_erased_member_is_nowhere(client: Client, ledger: Ledger, engine: Con
     assert client.ask("DELETE", "/v1/members/m1").status == 404
     assert client.rank(member_id="m2", deadline_ms=20_000).status == 200
     assert not any(event.member_id == "m1" for event in ledger.all_events())
+
+
+def test_erasing_forgets_the_words_for_members_and_items(services: Services, ledger: Ledger) -> None:
+    surface = services.surface("movies")
+    request = RankRequest(member_id="m1", candidates=["f1", "f2"])
+    before = write(surface, draw_up(request, surface, ledger), services).tree.nodes[0]
+    again = write(surface, draw_up(request, surface, ledger), services).tree.nodes[0]
+    assert before.pieces is again.pieces
+    item = ledger.items(["f1"])["f1"]
+    services.erase("m2")
+    assert write(surface, draw_up(request, surface, ledger), services).tree.nodes[0].pieces is not before.pieces
+    assert ledger.items(["f1"])["f1"] is not item
 
 
 def test_erasing_empties_the_cache(client: Client, engine: Controlled) -> None:

@@ -15,6 +15,8 @@ from surfaces.ledger.store import Ledger
 from surfaces.registry import Registry
 from surfaces.sources.base import NOTHING, Interactions, Materials
 from surfaces.sources.fit import advisers, evidence_only
+from surfaces.sources.merge import Retrieval
+from surfaces.spec import SurfaceSpec
 from surfaces.visit import Visit
 from tests.contracts.test_source_contract import drawn, interactions
 from tests.surfaces.test_sources import surface
@@ -47,6 +49,15 @@ def test_silence_is_no_low_place() -> None:
 
 def test_equal_scores_are_equal_places() -> None:
     assert levels(np.array([1.0, 2.0, 1.0, 1.0]), NOBODY).tolist() == [1, 0, 1, 1]
+
+
+def test_many_at_once_stand_as_each_alone() -> None:
+    """The places of a few are counted; those of many are looked up among the first."""
+    rng = np.random.default_rng(0)
+    scores, seen = rng.integers(0, 900, 3000).astype(np.float64), np.arange(40)
+    scores[100:200] = NOTHING
+    alone = [levels(scores, seen, np.array([item])).item() for item in range(400)]
+    assert levels(scores, seen, np.arange(400)).tolist() == alone
 
 
 def test_scores_are_left_as_they_were() -> None:
@@ -111,10 +122,15 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
         yield opened
 
 
+def asking(ledger: Ledger, evidence: str) -> tuple[SurfaceSpec, Retrieval]:
+    """A surface with that evidence, and the sources behind it."""
+    spec = surface("type: popular, k: 2", more=f"evidence: [{evidence}]")
+    return spec, evidence_only(Materials(spec, Interactions.of(ledger, "movie"), ledger))
+
+
 def leaves(ledger: Ledger, evidence: str, visit: Visit, *candidates: str) -> list[str]:
     """What a surface with that evidence says of the candidates, as the model reads it."""
-    spec = surface("type: popular, k: 2", more=f"evidence: [{evidence}]")
-    retrieval = evidence_only(Materials(spec, Interactions.of(ledger, "movie"), ledger))
+    spec, retrieval = asking(ledger, evidence)
     composer = Composer(spec, Registry.shipped().trunk("member"), retrieval, lambda piece: len(piece.text))
     named = [event.item_id for event in visit.timeline]
     tree = composer.tree(visit, ledger.items([*candidates, *named]), candidates)
@@ -165,3 +181,27 @@ def test_nothing_that_a_source_says_of_a_high_place_passes_as_an_items_text() ->
     for label in (*labels().values(), "overall"):
         for top in TOPS:
             assert unforged(f"Heat ({label} top {top})").strip() == "Heat"
+
+
+def test_what_was_said_to_one_visit_is_not_said_to_another(ledger: Ledger) -> None:
+    """Opinions are kept by what they depend on: the history, and the query or the profile where these are read."""
+    _, retrieval = asking(ledger, "bm25, popular, overall")
+    said = [
+        [piece.text for piece in retrieval.evidence(visit, "abcf", compress=False)]
+        for visit in (
+            Visit(chosen("x", "d")),
+            Visit(chosen("x", "d"), context={"query": "a"}),
+            Visit(chosen("x", "d"), context={"query": "b"}),
+            Visit(profile={"likes": "c"}),
+            Visit(profile={"likes": "f"}),
+            Visit(chosen("x", "d")),
+        )
+    ]
+    alone = [
+        [piece.text for piece in asking(ledger, "bm25, popular, overall")[1].evidence(visit, "abcf", compress=False)]
+        for visit in (Visit(chosen("x", "d"), context={"query": "b"}), Visit(profile={"likes": "f"}))
+    ]
+    assert said[0] == said[-1]
+    assert [said[2], said[4]] == alone
+    assert len({tuple(each) for each in said}) == 5
+    assert retrieval.opinions.bytes > 0

@@ -1,0 +1,59 @@
+"""Members as they were put into words, kept for their next visit.
+
+Between two visits little changes: a member did nothing more, or one thing. What a trunk was made of is kept beside it,
+and compared; where anything differs, it is made anew.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from threading import Lock
+from typing import NamedTuple
+
+from prompts.verbalize import Count, Trunk, TrunkForm, verbalize
+from surfaces.happenings import Act, acts_of, happening
+from surfaces.ledger.records import Item
+from surfaces.visit import Visit
+
+KEPT, KEPT_CAP = 1_024, 1_024
+"""So many trunks are kept, of members with so many events."""
+
+
+class _Kept(NamedTuple):
+    """A trunk, and what it was made of."""
+
+    form: TrunkForm
+    profile: Mapping[str, object]
+    acts: Sequence[Act]
+    trunk: Trunk
+
+
+class Trunks:
+    """The trunks of one model, whose tokenizer is what counts. May be used from any thread."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
+        self._lock = Lock()
+
+    def of(self, surface: str, form: TrunkForm, visit: Visit, items: Mapping[str, Item], count: Count) -> Trunk:
+        """The trunk of a visitor; `items` as for `happenings`."""
+        acts, place = acts_of(visit.timeline, items, form.budget), (surface, visit.member_id)
+        with self._lock:
+            kept = self._kept.get(place)
+            if kept is not None:
+                self._kept.move_to_end(place)
+        if kept and kept.form is form and kept.profile == visit.profile and kept.acts == acts:
+            return kept.trunk
+        trunk = verbalize(form, visit.profile, [happening(act) for act in acts], count)
+        if visit.member_id and len(acts) <= KEPT_CAP:
+            with self._lock:
+                self._kept[place] = _Kept(form, visit.profile, acts, trunk)
+                while len(self._kept) > KEPT:
+                    self._kept.popitem(last=False)
+        return trunk
+
+    def forget(self) -> None:
+        """Drops all."""
+        with self._lock:
+            self._kept.clear()

@@ -1,0 +1,86 @@
+"""A member is put into words once, until something of them changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from prompts.verbalize import Trunk, verbalize
+from surfaces.happenings import happenings
+from surfaces.ledger.records import Event, Item
+from surfaces.registry import Registry
+from surfaces.trunks import KEPT, KEPT_CAP, Trunks
+from surfaces.visit import Visit
+from tests.surfaces.world import chosen
+
+FORM = Registry.shipped().trunk("member")
+ITEMS = {name: Item(name, "movie", {"title": name.upper()}) for name in "abcd"}
+
+
+def one(_: object) -> int:
+    return 1
+
+
+def visit(*names: str, member_id: str = "ann", age: int = 24) -> Visit:
+    return Visit(chosen(member_id, *names), member_id, {"age": age})
+
+
+def asked(trunks: Trunks, who: Visit, items: Mapping[str, Item] = ITEMS, surface: str = "movies") -> Trunk:
+    """The kept trunk, which must be the one that is made anew."""
+    found = trunks.of(surface, FORM, who, items, one)
+    assert found == verbalize(FORM, who.profile, happenings(who.timeline, items), one)
+    return found
+
+
+def test_a_trunk_is_kept_until_something_changes() -> None:
+    trunks = Trunks()
+    first = asked(trunks, visit("a", "b"))
+    assert asked(trunks, visit("a", "b")) is first
+    assert asked(trunks, visit("a", "b", "c")) is not first
+    assert asked(trunks, visit("b", "a")) != first
+    assert asked(trunks, visit("a", "b", age=25)) != first
+    assert asked(trunks, visit("a", "b"), {**ITEMS, "a": Item("a", "movie", {"title": "Another"})}) != first
+    act = Event("ann", "b", "movies", "dislike", 1.0)
+    assert asked(trunks, replace(visit("a", "b"), timeline=[*chosen("ann", "a"), act])) != first
+
+
+def test_each_surface_and_each_form_has_its_own() -> None:
+    trunks = Trunks()
+    first = asked(trunks, visit("a"))
+    assert asked(trunks, visit("a"), surface="feed") is not first
+    narrow = replace(FORM, budget=FORM.budget // 2)
+    assert trunks.of("movies", narrow, visit("a"), ITEMS, one) is not first
+
+
+def test_an_old_event_is_not_told_though_its_item_is_at_hand() -> None:
+    trunks, form = Trunks(), replace(FORM, budget=2, step=1)
+
+    def of(items: Mapping[str, Item]) -> Trunk:
+        return trunks.of("movies", form, visit("a", "b", "c"), items, one)
+
+    assert of({"b": ITEMS["b"], "c": ITEMS["c"]}) is of(ITEMS)
+
+
+def test_nothing_is_kept_of_a_stranger_or_of_a_very_long_history() -> None:
+    trunks = Trunks()
+    assert asked(trunks, visit("a", member_id="")) is not asked(trunks, visit("a", member_id=""))
+    long = ["a"] * (KEPT_CAP + 1)
+    assert asked(trunks, visit(*long)) is not asked(trunks, visit(*long))
+
+
+def test_who_has_not_come_for_longest_is_dropped_first() -> None:
+    trunks = Trunks()
+    first, second = asked(trunks, visit("a", member_id="0")), asked(trunks, visit("a", member_id="1"))
+    for number in range(2, KEPT):
+        asked(trunks, visit("a", member_id=str(number)))
+    assert asked(trunks, visit("a", member_id="0")) is first
+    asked(trunks, visit("a", member_id="one more"))
+    assert asked(trunks, visit("a", member_id="0")) is first
+    assert asked(trunks, visit("a", member_id="1")) is not second
+
+
+def test_all_are_forgotten() -> None:
+    trunks = Trunks()
+    first = asked(trunks, visit("a"))
+    trunks.forget()
+    assert asked(trunks, visit("a")) is not first
