@@ -21,7 +21,7 @@ QUIET_S = 0.05
 BUSY, FULL, LAST = 0.25, 0.5, 0.8
 """Parts of the time up to the deadline. A wait for candidates beyond the first leaves none for the model; beyond the
 second there is no room, or beyond the third where nothing else is waited for."""
-LEAST = 0.02
+LEAST = 0.01
 """The share of slates without the model where not everybody can have one."""
 LATELY_S = 1.0
 """Over so long a time it is looked at how many want one."""

@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from threading import Condition, RLock, Thread
 from typing import NamedTuple
+from weakref import ref
 
 import numpy as np
 
@@ -76,7 +77,7 @@ def drop(waiting: Sequence[Future[Scored]]) -> None:
         each.cancel()
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class _Waiting:
     tree: TokenTree
     deadline: float
@@ -270,12 +271,13 @@ class Batcher:
                 self._presses = True
                 if self.lane:
                     self.lane.hasten()
-        entry.outcome.add_done_callback(lambda _: self._leave(entry))
+        waits = ref(entry)  # else the two would hold each other
+        entry.outcome.add_done_callback(lambda _: self._leave(waits()))
         return entry.outcome
 
-    def _leave(self, entry: _Waiting) -> None:
+    def _leave(self, entry: _Waiting | None) -> None:
         with self._lock:
-            if entry in self._waiting:
+            if entry is not None and entry in self._waiting:
                 self._waiting.remove(entry)
                 self._count(entry.flow, -entry.tree.size)
 

@@ -55,6 +55,9 @@ ROUTES: Mapping[str, Mapping[str, Needs]] = {
 
 RANK = "/v1/surfaces/{surface}/rank"
 
+LOOKED = ("place", "key", "ticket", "refusal")
+"""What a doorkeeper notes of a request."""
+
 UNKNOWN = "(unknown)"
 """What logs and figures call a path that is none of the routes."""
 
@@ -110,11 +113,11 @@ class Doorkeeper:
         self.keys, self.let_in = keys, let_in
         self.turned_away, self.resting = 0, False
 
-    def look(self, scope: Connection) -> None:
+    def look(self, scope: Connection, place: Place | None = None) -> None:
         """Notes in a request's scope its place, its key, its ticket, and what speaks against it: once for each."""
         if "place" in scope:
             return
-        place = place_of(scope["method"], scope["path"])
+        place = place or place_of(scope["method"], scope["path"])
         scope["place"], scope["key"], scope["ticket"], scope["refusal"] = place, ANYONE, None, None
         try:
             if self.keys and place.needs != "open":
@@ -122,7 +125,7 @@ class Doorkeeper:
             if place.route == RANK and scope["method"] == "POST" and place.surface:
                 scope["ticket"] = self.let_in(place.surface)
         except (Problem, CapacityError) as error:
-            scope["refusal"] = error
+            scope["refusal"] = error.with_traceback(None)  # which holds this frame, and so the scope
 
     def _key(self, headers: Headers, place: Place) -> Key:
         """The key that came with a request. Raises Problem where there is none, or not one for this."""

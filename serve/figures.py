@@ -36,6 +36,7 @@ class Figures:
         asked, ranked = ("route", "method", "status"), ("surface", "part")
         counted = "prismrank_http_requests", "Requests by route and status."
         self._requests = Counter(*counted, asked, registry=to)
+        self._answered: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         timed = "prismrank_http_request_seconds", "From a request's arrival to its last byte."
         self._seconds = Histogram(*timed, ("route",), registry=to, buckets=at)
         parts = "prismrank_rank_seconds", "Where the time of a ranking went."
@@ -53,8 +54,12 @@ class Figures:
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         """A request was answered."""
-        self._requests.labels(route, method, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        asked = route, method, status
+        if asked not in self._answered:
+            self._answered[asked] = self._requests.labels(route, method, str(status)), self._seconds.labels(route)
+        counter, histogram = self._answered[asked]
+        counter.inc()
+        histogram.observe(seconds)
 
     def ranked(self, surface: str, timing: Timing, reason: str | None) -> None:
         """A slate was made; with a reason, a degraded one."""

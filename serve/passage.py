@@ -16,6 +16,7 @@ from contextvars import copy_context
 from functools import partial
 from threading import Lock
 from typing import Any, Generic, TypeVar
+from weakref import ref
 
 from serve.degraded import DegradedError
 
@@ -100,10 +101,11 @@ class Passage(Generic[T]):
         elif late:
             self._give_up(step)
         else:
-            step.work.add_done_callback(lambda _: self._go_on(step))
+            waits = ref(step)  # the work holds what hears of its end, which must not hold the work
+            step.work.add_done_callback(lambda _: self._go_on(waits()))
 
-    def _go_on(self, step: _Step[Any]) -> None:
-        if self._claim(step):
+    def _go_on(self, step: _Step[Any] | None) -> None:
+        if step is not None and self._claim(step):
             self._go(partial(self._way.send, None))
 
     def _give_up(self, step: _Step[Any]) -> None:

@@ -11,23 +11,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import uuid
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, cast
+from weakref import ref
 
 import httptools
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from prompts.errors import CapacityError
-from serve.doors import RANK, UNKNOWN, Doorkeeper
+from serve.doors import LOOKED, RANK, ROUTES, UNKNOWN, Doorkeeper, Place
+from serve.glance import glance
 from serve.problems import Problem, ProblemResponse, detail_of, problem_of
 from serve.services import Services
+from serve.watch import new_id
 
 access = logging.getLogger("prismrank.access")
 
-REST_S = 0.016
+REST_S = 0.008
 """So long the event loop rests after requests were turned away: each time that it wakes, it takes the interpreter."""
 ROUNDS = 3
 """So many times everything that is ready has its turn before: a request begins, and a reply goes out, in that."""
@@ -49,6 +52,7 @@ class Protocol(HttpToolsProtocol):
         self._late: asyncio.TimerHandle | None = None
         self._wrong: Problem | None = None
         self._lingers = False
+        self._looked: Scope | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Somebody is there, and may take so long to say what for."""
@@ -63,8 +67,31 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Reads on. What is no HTTP is refused."""
         self._unset_keepalive_if_required()
+        if self.keeper.turned_away and self._at_a_glance(data):
+            return
         while data and not self._lingers:
             data = self._read(data)
+        if self._looked is not None:  # what was let in did not begin
+            if ticket := self._looked["ticket"]:
+                ticket.use()
+            self._looked = None
+
+    def _at_a_glance(self, data: bytes) -> bool:
+        """Turns a request away for which there is no room; says whether it did. Who may stay is looked at once."""
+        cycle: RequestResponseCycle | None = self.cycle
+        begins = (cycle is None or cycle.response_complete) and not self._in_head and not self._lingers
+        asked = glance(data) if begins and not self.services.leaving else None
+        if asked is None or asked.size > self.settings.max_head_bytes:
+            return False
+        scope: Scope = {"method": "POST", "path": asked.path, "headers": asked.headers}
+        self.keeper.look(scope, Place(RANK, ROUTES[RANK]["POST"], asked.surface))
+        if isinstance(scope["refusal"], CapacityError):
+            self._on_time()
+            self._write(problem_of(scope["refusal"]), last=False)
+            self._away(HTTPStatus.SERVICE_UNAVAILABLE)
+            return True
+        self._looked = scope
+        return False
 
     def _read(self, data: bytes) -> bytes:
         """Reads, and returns what is behind an offer of another protocol, which is still to be read."""
@@ -149,6 +176,10 @@ class Protocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if looked := self._looked:
+            self._looked = None
+            for name in LOOKED:
+                cycle.scope[name] = looked[name]  # type: ignore[literal-required]
         self.keeper.look(cycle.scope)  # type: ignore[arg-type]
         refusal = cycle.scope["refusal"]  # type: ignore[typeddict-item]
         if isinstance(refusal, CapacityError):
@@ -164,7 +195,11 @@ class Protocol(HttpToolsProtocol):
         cycle.response_started = cycle.response_complete = True
         if not cycle.keep_alive:
             self.linger()
-        self.services.figures.answered(RANK, "POST", problem.status_code, 0.0)
+        self._away(problem.status_code)
+
+    def _away(self, status: int) -> None:
+        """A request was turned away."""
+        self.services.figures.answered(RANK, "POST", status, 0.0)
         if not self.keeper.resting:
             self.keeper.resting = True
             self.loop.call_soon(_breathe, self.loop, self.keeper)
@@ -214,34 +249,35 @@ class Protocol(HttpToolsProtocol):
 
     def _write(self, problem: HTTPException, *, last: bool) -> None:
         """Sends a problem as the answer to what came."""
-        body = _body(problem.status_code, str(problem.detail))
-        headers = [b"%s: %s\r\n" % each for each in self.server_state.default_headers]
-        headers += [f"{name.lower()}: {value}\r\n".encode() for name, value in (problem.headers or {}).items()]
-        told = f"content-type: {ProblemResponse.media_type}\r\ncontent-length: {len(body)}\r\n"
-        more = f"x-request-id: {uuid.uuid4().hex}\r\n" + ("connection: close\r\n" if last else "")
-        head = STATUS_LINE[problem.status_code] + b"".join(headers) + (told + more).encode()
-        self.transport.write(head + b"\r\n" + body)
+        head, rest = _answer(problem.status_code, str(problem.detail), tuple((problem.headers or {}).items()), last)
+        headers = b"".join([b"%s: %s\r\n" % each for each in self.server_state.default_headers])
+        self.transport.write(b"%s%sx-request-id: %s%s" % (head, headers, new_id().encode(), rest))
 
 
 class _Way:
     """The way back to a client, as the cycle of one request sees it."""
 
     def __init__(self, protocol: Protocol, cycle: RequestResponseCycle) -> None:
-        self._protocol, self._transport, self._cycle = protocol, protocol.transport, cycle
+        self._protocol, self._transport = protocol, protocol.transport
+        self._cycle = ref(cycle)  # which holds this way
         self.write, self.is_closing = self._transport.write, self._transport.is_closing
 
     def close(self) -> None:
         """Ends the connection, after a while where its client is still sending."""
-        if self._cycle.more_body and self._transport.can_write_eof():
+        cycle = self._cycle()
+        if cycle is not None and cycle.more_body and self._transport.can_write_eof():
             self._protocol.linger()
         else:
             self._transport.close()
 
 
-@lru_cache(maxsize=64)
-def _body(status: int, detail: str) -> bytes:
-    told = detail_of(Problem(HTTPStatus(status), detail))
-    return told.model_dump_json(exclude={"errors"}).encode()
+@lru_cache(maxsize=256)
+def _answer(status: int, detail: str, headers: tuple[tuple[str, str], ...], last: bool) -> tuple[bytes, bytes]:
+    """A problem as it travels, in two parts: between them stand what changes from answer to answer, and its id."""
+    body = detail_of(Problem(HTTPStatus(status), detail)).model_dump_json(exclude={"errors"})
+    lines = [f"content-type: {ProblemResponse.media_type}", f"content-length: {len(body.encode())}"]
+    lines += [f"{name.lower()}: {value}" for name, value in headers] + ["connection: close"] * last
+    return STATUS_LINE[status], "\r\n".join(["", *lines, "", body]).encode()
 
 
 def _breathe(loop: asyncio.AbstractEventLoop, keeper: Doorkeeper, rounds: int = ROUNDS) -> None:

@@ -1,12 +1,13 @@
 """Threads for blocking work, with a bound on how much of it may wait.
 
-Work waits in flows, one a surface, which share the turns (start-time fair queueing, P. Goyal, H. Vin, H. Cheng, SIGCOMM
-1996): who asks for little is next, and a flood is its own surface's trouble.
+Work waits in flows, one a surface, which share the turns: the one is next that had least of them lately. Who asks for
+little does not wait, though it asks for several at once, and a flood is its own surface's trouble.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from threading import Lock
 from typing import Any, ParamSpec, TypeVar
+from weakref import ref
 
 from prompts.errors import CapacityError
 from serve.lane import Lane
@@ -22,11 +24,15 @@ from serve.lane import Lane
 P = ParamSpec("P")
 T = TypeVar("T")
 
+LATELY_S = 0.1
+"""Turns that flows had are remembered for about so long."""
+LEAST = 0.01
+"""Of a turn: less than that is forgotten."""
 MEMORY = 0.9
 """How much of what is known of the time that work takes is kept when one more was done."""
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class _Job:
     """Work in a flow, and what comes of it."""
 
@@ -51,8 +57,8 @@ class Workers:
         self._seconds = 0.0
         self._flows: dict[str, dict[_Job, None]] = {}
         self._lock = Lock()
-        self._starts: dict[str, int] = {}
-        self._round = 0
+        self._had: dict[str, float] = {}
+        self._at = 0.0
         self._turns, self._closed = 0, False
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)  # begins none before it is used
 
@@ -70,7 +76,7 @@ class Workers:
             raise CapacityError(f"{self.name} is closed")
         job = _Job(flow, partial(work, *args, **kwargs), Future())
         self._enter(job)
-        job.future.add_done_callback(partial(self._leave, job))
+        job.future.add_done_callback(partial(self._leave, ref(job)))  # else they hold each other
         self._begin()
         return job.future
 
@@ -100,8 +106,6 @@ class Workers:
                 giving = self._who_gives(job.flow)
                 self._off(giving)
             self.inside += 1
-            if job.flow not in self._flows:  # it begins in this round, whatever it did not ask for before
-                self._starts[job.flow] = max(self._round, self._starts.get(job.flow, 0))
             self._flows.setdefault(job.flow, {})[job] = None
         if giving is not None:
             with suppress(InvalidStateError):  # its caller has just gone
@@ -114,31 +118,31 @@ class Workers:
             raise CapacityError(f"too much work waits for {self.name}")
         return next(reversed(self._flows[longest]))
 
-    def _leave(self, job: _Job, _: Future[Any]) -> None:
+    def _leave(self, left: ref[_Job], _: Future[Any]) -> None:
         """A job is done, or nobody waits for it any longer."""
         with self._lock:
             self.inside -= 1
-            self._off(job)
+            if job := left():
+                self._off(job)
 
     def _off(self, job: _Job) -> None:
         jobs = self._flows.get(job.flow, {})
         jobs.pop(job, None)  # or its turn had come
         if not jobs:
             self._flows.pop(job.flow, None)
-        if not self._flows:
-            self._starts.clear()
-            self._round = 0
 
     def _take(self) -> _Job | None:
         """The job whose turn it is, the first one of its flow."""
         with self._lock:
             if not self._flows:
                 return None
-            flow = min(self._flows, key=self._starts.__getitem__)
+            flow = min(self._flows, key=lambda name: self._had.get(name, 0.0))
             job = next(iter(self._flows[flow]))
-            self._round = self._starts[flow]
-            self._starts[flow] += 1
             self._off(job)
+            before, self._at = self._at, time.monotonic()
+            fades = math.exp((before - self._at) / LATELY_S)
+            self._had = {name: left for name, count in self._had.items() if (left := count * fades) > LEAST}
+            self._had[flow] = self._had.get(flow, 0.0) + 1
             return job
 
     def _begin(self) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
 import pytest
 
 from prompts.errors import CapacityError, LedgerError
-from serve.workers import Workers
+from serve.workers import LATELY_S, Workers
 
 
 @pytest.fixture
@@ -123,11 +124,11 @@ def test_flows_have_their_turns(gate: threading.Event) -> None:
         await asyncio.gather(first, *tasks)
 
     run(main())
-    assert ran == ["flood 1", "other 1", "flood 2", "other 2", "flood 3"]
+    assert ran == ["other 1", "flood 1", "other 2", "flood 2", "flood 3"], "the flood had the first turn of all"
 
 
 def test_who_asks_for_little_is_next(gate: threading.Event) -> None:
-    """A flood has had three turns in the meantime: one that comes now does not wait for as many of its own."""
+    """A flood has had four turns in the meantime: who comes now has as many before it has the next."""
     workers, ran = Workers("reading", threads=1, room=99), list[str]()
 
     def note(name: str) -> None:
@@ -135,6 +136,7 @@ def test_who_asks_for_little_is_next(gate: threading.Event) -> None:
         if name == "flood 3":
             workers.put("other", note, "other 1")
             workers.put("other", note, "other 2")
+            workers.put("other", note, "other 3")
 
     async def main() -> None:
         waiting = [workers.put("flood", gate.wait, 10)]
@@ -143,7 +145,24 @@ def test_who_asks_for_little_is_next(gate: threading.Event) -> None:
         await asyncio.gather(*map(asyncio.wrap_future, waiting))
 
     run(main())
-    assert ran[:6] == ["flood 1", "flood 2", "flood 3", "other 1", "flood 4", "other 2"]
+    assert ran[:7] == ["flood 1", "flood 2", "flood 3", "other 1", "other 2", "other 3", "flood 4"]
+
+
+def test_turns_of_long_ago_count_no_more(gate: threading.Event) -> None:
+    workers, ran = Workers("reading", threads=1, room=99), list[str]()
+
+    async def main() -> None:
+        await asyncio.gather(*(asyncio.wrap_future(workers.put("old", time.sleep, 0.0)) for _ in range(20)))
+        await asyncio.sleep(20 * LATELY_S)
+        waiting = [asyncio.wrap_future(workers.put("new", gate.wait, 10))]
+        await until_inside(workers, 1)
+        for name in ("new", "old", "old", "old"):
+            waiting.append(asyncio.wrap_future(workers.put(name, ran.append, name)))
+        gate.set()
+        await asyncio.gather(*waiting)
+
+    run(main())
+    assert ran == ["old", "new", "old", "old"]
 
 
 def test_where_it_is_full_the_flood_makes_room(gate: threading.Event) -> None:
