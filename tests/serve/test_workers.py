@@ -156,8 +156,8 @@ def test_turns_of_long_ago_count_no_more(gate: threading.Event) -> None:
         await asyncio.sleep(20 * LATELY_S)
         waiting = [asyncio.wrap_future(workers.put("new", gate.wait, 10))]
         await until_inside(workers, 1)
-        for name in ("new", "old", "old", "old"):
-            waiting.append(asyncio.wrap_future(workers.put(name, ran.append, name)))
+        names = ("new", "old", "old", "old")
+        waiting += [asyncio.wrap_future(workers.put(name, ran.append, name)) for name in names]
         gate.set()
         await asyncio.gather(*waiting)
 
