@@ -10,6 +10,7 @@
     ├── DownloadError     a package that cannot be brought
     ├── ConfigError       a configuration file that is wrong
     ├── TrainingError     a training run that cannot go on
+    ├── EngineError       an engine that is not there just now
     └── CapacityError     more work than there is room for
 
 Messages are for the person who reads them: what was wrong, where, and what would be right.
@@ -54,6 +55,10 @@ class ConfigError(PrismrankError):
 
 class TrainingError(PrismrankError):
     """A training run that cannot go on."""
+
+
+class EngineError(PrismrankError):
+    """An engine that is not there just now; it is being started anew."""
 
 
 class CapacityError(PrismrankError):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from foundation.engine.base import Engine
 from foundation.model import shipped, shipped_names
@@ -31,6 +31,15 @@ logger = logging.getLogger(__name__)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 LAST_S = 30.0
 """So long the requests of a model that goes may take."""
+
+
+@runtime_checkable
+class Closable(Protocol):
+    """An engine that holds what should not wait to be let go."""
+
+    def close(self) -> None:
+        """Lets it go; nothing is asked any longer."""
+        ...
 
 
 class Opened(NamedTuple):
@@ -124,3 +133,5 @@ class ServedModel:
         except TimeoutError:
             logger.warning("%d requests of the model '%s' did not end in time", self._users, self.name)
         await self._stack.aclose()
+        if isinstance(self.engine, Closable):
+            await asyncio.to_thread(self.engine.close)

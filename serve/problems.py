@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from prompts.errors import CapacityError, LedgerError, UnknownError
+from prompts.errors import CapacityError, EngineError, LedgerError, UnknownError
 from serve.schemas import FIELDS
 
 logger = logging.getLogger(__name__)
@@ -122,6 +122,11 @@ def _ledger_gone(error: Exception) -> Problem:
     return _later("the ledger cannot be read just now")
 
 
+def _engine_gone(error: Exception) -> Problem:
+    logger.error("%s", error)
+    return _later("the model cannot be asked just now")
+
+
 def _full(error: Exception) -> Problem:
     return _later(str(error), error.wait_s if isinstance(error, CapacityError) else 1.0)
 
@@ -135,6 +140,7 @@ _PROBLEMS: Mapping[type[Exception], Callable[[Exception], Problem]] = {
     UnknownError: _unknown,
     LedgerError: _ledger_gone,
     CapacityError: _full,
+    EngineError: _engine_gone,
 }
 UNEXPECTED = Problem(
     HTTPStatus.INTERNAL_SERVER_ERROR, "something went wrong on this side; the server's log has the details"
@@ -163,6 +169,7 @@ _HANDLERS: dict[type[Exception], Callable[[Request, Any], Awaitable[ProblemRespo
     UnknownError: _known,
     LedgerError: _known,
     CapacityError: _known,
+    EngineError: _known,
     Exception: _unexpected,
 }
 

@@ -20,10 +20,10 @@ from typing import cast
 import uvicorn
 from fastapi import FastAPI
 
+from foundation.engine.heap import trimming
 from prompts.errors import ConfigError, PrismrankError
 from serve.app import create_app
 from serve.keys import Keys
-from serve.memory import trimming
 from serve.models import Shelf
 from serve.protocol import Protocol
 from serve.services import Services

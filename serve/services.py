@@ -63,8 +63,8 @@ class Placed(Protocol):
     """An engine that tells where it computes."""
 
     @property
-    def accelerated(self) -> bool:
-        """Whether that is not this machine's processor."""
+    def elsewhere(self) -> bool:
+        """Whether that is in another process, or not on this machine's processor."""
         ...
 
 
@@ -169,7 +169,7 @@ class Services:
         """A model with what belongs to it, that takes no work yet. Raises ConfigError for no folder of adapters."""
         engine, settings = opened.engine, self.settings
         limits = Limits(settings.batch_slots, settings.queue_slots, settings.gather_ms / 1000)
-        elsewhere = isinstance(engine, Placed) and engine.accelerated
+        elsewhere = isinstance(engine, Placed) and engine.elsewhere
         batcher = Batcher(engine, limits, figures=self.figures, lane=None if elsewhere else self.lane)
         adapters = Adapters(engine, self.adapter_folder)
         return ServedModel(name, engine, batcher, adapters, opened.calibrations)

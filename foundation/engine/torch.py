@@ -108,7 +108,7 @@ class TorchEngine(Reading):
         return cls(ranker, encoder, f"{folder.name}@{models.version(folder)}", settings, device)
 
     @property
-    def accelerated(self) -> bool:
+    def elsewhere(self) -> bool:
         """Whether it computes on another device than the processor."""
         return self.ranker.device.type != "cpu"
 

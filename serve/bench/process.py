@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -32,18 +32,13 @@ class Files(NamedTuple):
 
 
 class Server:
-    """`python -m MODULE ARGUMENTS`, what it writes going into a file."""
+    """`prismrank ARGUMENTS`, what it writes going into a file."""
 
-    def __init__(
-        self, arguments: Sequence[str], log: Path, module: str = "serve.cli", more: Mapping[str, str] | None = None
-    ) -> None:
-        """`more` is what its environment has beside that of this process."""
+    def __init__(self, arguments: Sequence[str], log: Path) -> None:
         self.log, self.url = log, ""
         with log.open("wb") as out:
-            command = [sys.executable, "-m", module, *arguments]
-            self.process = subprocess.Popen(  # noqa: S603 - our own
-                command, stdout=subprocess.DEVNULL, stderr=out, env={**os.environ, **(more or {})}
-            )
+            command = [sys.executable, "-m", "serve.cli", *arguments]
+            self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=out)  # noqa: S603 - our own
         self._pool: Pool | None = None
 
     @property
@@ -77,20 +72,32 @@ class Server:
         """What `/metrics` says. Raises NoAnswerError."""
         return (await self.pool.ask(encoded("GET", "/metrics"))).body.decode()
 
+    def children(self) -> list[int]:
+        """The processes that it has started: that of its engine. Raises ConfigError on a system that does not tell."""
+        found = list[int]()
+        for each in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):  # it has just ended
+                if int(each.read_text("utf-8", "replace").rpartition(")")[2].split()[1]) == self.process.pid:
+                    found.append(int(each.parent.name))
+        if not Path("/proc/self/stat").exists():
+            raise ConfigError("processes are read from /proc, which Linux has")
+        return found
+
     def memory_mb(self) -> float:
-        """Megabytes of its memory that are resident. Raises ConfigError on a system that does not tell."""
-        try:
-            pages = int(Path(f"/proc/{self.process.pid}/statm").read_text("ascii").split()[1])
-        except OSError:
-            raise ConfigError("memory is read from /proc, which Linux has") from None
+        """Megabytes of its memory that are resident, and of its children's."""
+        pages = 0
+        for number in (self.process.pid, *self.children()):
+            with suppress(OSError):  # it has just ended
+                pages += int(Path(f"/proc/{number}/statm").read_text("ascii").split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
     def files_open(self) -> Files:
-        """What file descriptors it holds."""
+        """What file descriptors it and its children hold."""
         told = Counter[bool]()
-        for each in Path(f"/proc/{self.process.pid}/fd").iterdir():
-            with suppress(OSError):  # closed meanwhile
-                told[os.readlink(each).startswith("socket:")] += 1
+        for number in (self.process.pid, *self.children()):
+            for each in Path(f"/proc/{number}/fd").iterdir():
+                with suppress(OSError):  # closed meanwhile
+                    told[os.readlink(each).startswith("socket:")] += 1
         return Files(told[False], told[True])
 
     def send(self, number: signal.Signals) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
-from types import MappingProxyType
 
 from prompts.errors import ConfigError
 from serve.bench.load import closed_loop
@@ -113,12 +112,10 @@ class Stage:
     async def fresh(
         self,
         *more: str,
-        module: str = "serve.cli",
-        environment: Mapping[str, str] | None = None,
         path: str = "/readyz",
     ) -> AsyncIterator[Server]:
         """A server of its own for one scenario, which may break it. It is used when `path` is answered."""
-        server = self._launch("", more, module, environment or {})
+        server = self._launch("", more)
         try:
             await server.until_it_answers(path)
             yield server
@@ -129,8 +126,6 @@ class Stage:
         self,
         settings: str,
         more: Sequence[str] = (),
-        module: str = "serve.cli",
-        environment: Mapping[str, str] = MappingProxyType({}),
     ) -> Server:
         self._started += 1
         self.tell("starting a server", 0, 1)
@@ -142,7 +137,7 @@ class Stage:
         surfaces = str(self.surfaces())
         where = ["serve", "--ledger", asked.ledger, "--model", asked.model, "--surfaces", surfaces, "--port", "0"]
         log = asked.folder / f"server-{self._started}.log"
-        return Server([*where, *options], log, module, environment)
+        return Server([*where, *options], log)
 
     def surfaces(self) -> Path:
         """A folder with a copy of the surface under another name."""

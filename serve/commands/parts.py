@@ -68,14 +68,16 @@ def model_folder(model: str) -> Path:
     return Path(model) if Path(model).is_dir() else shipped(model)
 
 
-def open_engine(model: str, **changes: Any) -> Engine:
+def open_engine(model: str, *, apart: bool = False, **changes: Any) -> Engine:
     """The embedded engine over a model; `changes` are to how it comes (see `EngineSettings`).
 
-    Raises CheckpointError, and ConfigError for a precision that is not to be had here.
+    `apart`: it computes in a process of its own. Raises CheckpointError, and ConfigError for a precision that is not to
+    be had here.
     """
+    from foundation.engine.process import ProcessEngine
     from foundation.engine.torch import SERVING, TorchEngine
 
-    return TorchEngine.load(model_folder(model), replace(SERVING, **changes))
+    return (ProcessEngine if apart else TorchEngine.load)(model_folder(model), replace(SERVING, **changes))
 
 
 def open_calibrations(model: str) -> Calibrations | None:

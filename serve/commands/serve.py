@@ -51,11 +51,11 @@ def serve(
     ] = None,
 ) -> None:
     """Serve rankings over HTTP, until Ctrl-C. The API's pages are at /docs."""
+    from foundation.engine.heap import share_arenas
     from prompts.errors import ConfigError
     from serve import server
     from serve.doors import check_host
     from serve.keys import Keys
-    from serve.memory import share_arenas
     from serve.models import Opened, Shelf
     from serve.services import Services
     from serve.settings import Settings
@@ -70,7 +70,7 @@ def serve(
         raise ConfigError(f"{models}: no such folder; give one that holds a folder for each model")
 
     def read(folder: Path) -> Opened:
-        engine = open_engine(str(folder), cache_bytes=cache_mb << 20, precision=precision)
+        engine = open_engine(str(folder), apart=True, cache_bytes=cache_mb << 20, precision=precision)
         return Opened(engine, open_calibrations(str(folder)))
 
     with server.bind(host, port) as bound, open_ledger(ledger) as opened:

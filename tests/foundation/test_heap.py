@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from serve.memory import ARENAS
+from foundation.engine.heap import ARENAS
 
 THREADS = """
 import ctypes, sys, threading
-from serve.memory import share_arenas
+from foundation.engine.heap import share_arenas
 
 if sys.argv[1] == "share":
     assert share_arenas()
@@ -49,7 +49,7 @@ def test_threads_share_the_arenas_of_the_c_library(tmp_path: Path, how: str, at_
 SCATTERED = """
 import ctypes, sys, time
 from pathlib import Path
-from serve.memory import trimming
+from foundation.engine.heap import trimming
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
