@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -151,6 +152,32 @@ def test_every_reply_under_changes_is_whole_and_of_one_model(client: Client) -> 
         replies = [each for one in working for each in one.result()]
     assert len({version for version, _ in replies}) == 2
     assert all(near(slate, known[version]) for version, slate in replies)
+
+
+class Held(TorchEngine):
+    """An engine that says when it was let go."""
+
+    closed: ClassVar[list[str]] = []
+
+    def close(self) -> None:
+        self.closed.append(self.model_version.partition("@")[0])
+
+
+def test_an_engine_is_closed_when_its_model_goes(ledger: Ledger, folder: Path) -> None:
+    def read(path: Path) -> Opened:
+        return Opened(Held.load(path), None)
+
+    Held.closed.clear()
+    services = Services.open(ledger, read(folder / "one").engine, Registry.shipped())
+    with bind("127.0.0.1", 0) as bound, serving(services, bound, shelf=Shelf(read, folder)) as url:
+        client = Client(url, services)
+        client.until_ready()
+        assert [change(client, name).status for name in ("two", "three")] == [200, 200]
+        end = time.monotonic() + 10
+        while Held.closed != ["one"]:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+    assert sorted(Held.closed) == ["one", "three", "two"]
 
 
 def test_a_model_that_goes_takes_its_thread_along(client: Client) -> None:
