@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import select
 import signal
 import socket
@@ -20,7 +19,7 @@ from typing import cast
 import uvicorn
 from fastapi import FastAPI
 
-from foundation.engine.heap import trimming
+from foundation.engine.heap import collect_seldom, trimming
 from prompts.errors import ConfigError, PrismrankError
 from serve.app import create_app
 from serve.keys import Keys
@@ -139,9 +138,7 @@ def serving(
 
 
 def _server(app: FastAPI, services: Services, drain_s: float, *, log_level: str) -> Server:
-    # What is loaded by now stays: without this, each full collection walks all of it and stops every request for 0.2 s.
-    gc.collect()
-    gc.freeze()
+    collect_seldom()
     sys.setswitchinterval(SWITCH_S)
     made = partial(Protocol, services=services, keeper=app.state.keeper)
     http = cast("type[asyncio.Protocol]", made)  # uvicorn only calls it

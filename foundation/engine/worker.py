@@ -7,7 +7,6 @@ meant for the parent.
 
 from __future__ import annotations
 
-import gc
 import os
 import pickle
 import signal
@@ -26,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from foundation.engine.heap import share_arenas, trimming
+from foundation.engine.heap import collect_seldom, share_arenas, trimming
 from foundation.engine.message import Scores, Text, Trees, from_scores, receive, send, to_trees
 from foundation.engine.torch import EngineSettings, TorchEngine
 
@@ -94,8 +93,7 @@ def _loaded(folder: Path, settings: EngineSettings) -> TorchEngine:
     if "OMP_NUM_THREADS" not in os.environ:  # one processor is for the parent
         torch.set_num_threads(max(1, torch.get_num_threads() - 1))
     engine = TorchEngine.load(folder, settings)
-    gc.collect()
-    gc.freeze()  # else each full collection walks all of it
+    collect_seldom()
     return engine
 
 
