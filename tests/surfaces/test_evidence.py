@@ -16,6 +16,7 @@ from surfaces.registry import Registry
 from surfaces.sources.base import NOTHING, Interactions, Materials
 from surfaces.sources.fit import advisers, evidence_only
 from surfaces.sources.merge import Retrieval
+from surfaces.sources.opinions import Opinion, Opinions
 from surfaces.spec import SurfaceSpec
 from surfaces.visit import Visit
 from tests.contracts.test_source_contract import drawn, interactions
@@ -205,3 +206,26 @@ def test_what_was_said_to_one_visit_is_not_said_to_another(ledger: Ledger) -> No
     assert [said[2], said[4]] == alone
     assert len({tuple(each) for each in said}) == 5
     assert retrieval.opinions.bytes > 0
+
+
+@pytest.mark.parametrize("size", [10, 5_000])
+def test_an_opinion_is_kept_as_it_was_given(size: int) -> None:
+    """A large one lies in pages of its own, which are no longer the giver's."""
+    rng, opinions, key = np.random.default_rng(0), Opinions(), ("ease", b"history", "")
+    given = Opinion(rng.random(size), np.sort(rng.random(min(size, 1000))), rng.random(size))
+    whole = Opinion(*(None if part is None else part.copy() for part in given))
+    opinions.keep(key, given)
+    held = opinions.bytes
+    assert held >= given.scores_I.nbytes + given.top_T.nbytes
+    if size > 1_000:
+        given.scores_I[:] = 0
+    found = opinions.find(key)
+    assert found is not None
+    assert all(np.array_equal(one, other) for one, other in zip(found, whole, strict=True) if one is not None)
+    opinions.keep(("popular", b"history", ""), Opinion(rng.random(size), rng.random(10), None))
+    other = opinions.find(("popular", b"history", ""))
+    assert other is not None
+    assert other.part_I is None
+    opinions.forget()
+    assert (opinions.find(key), opinions.bytes) == (None, 0)
+    assert np.array_equal(found.scores_I, whole.scores_I), "who has it still has it"
