@@ -30,7 +30,7 @@ from serve.watch import log_to_stderr
 
 START_LIMIT_S = 60.0
 SWITCH_S = 0.001
-"""The engine's thread asks for the interpreter after every product: at Python's own 5 ms a busy server starves it."""
+"""So soon a thread that waits for the interpreter has it: at Python's own 5 ms replies wait for whoever computes."""
 LINGER_S = 0.5
 """So long a connection that was taken in may be silent when the server goes."""
 

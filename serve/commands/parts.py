@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -71,13 +72,14 @@ def model_folder(model: str) -> Path:
 def open_engine(model: str, *, apart: bool = False, **changes: Any) -> Engine:
     """The embedded engine over a model; `changes` are to how it comes (see `EngineSettings`).
 
-    `apart`: it computes in a process of its own. Raises CheckpointError, and ConfigError for a precision that is not to
-    be had here.
+    `apart`: it computes in a process of its own, where the system can start one so. Raises CheckpointError, and
+    ConfigError for a precision that is not to be had here.
     """
     from foundation.engine.process import ProcessEngine
     from foundation.engine.torch import SERVING, TorchEngine
 
-    return (ProcessEngine if apart else TorchEngine.load)(model_folder(model), replace(SERVING, **changes))
+    begin = ProcessEngine if apart and sys.platform != "win32" else TorchEngine.load
+    return begin(model_folder(model), replace(SERVING, **changes))
 
 
 def open_calibrations(model: str) -> Calibrations | None:
