@@ -19,7 +19,7 @@ from typing import cast
 import uvicorn
 from fastapi import FastAPI
 
-from foundation.engine.heap import collect_seldom, trimming
+from foundation.engine.heap import collecting_seldom, trimming
 from prompts.errors import ConfigError, PrismrankError
 from serve.app import create_app
 from serve.keys import Keys
@@ -111,7 +111,7 @@ def serve(
     """Serves until a signal ends it, and follows the surface files of `folder`."""
     log_to_stderr()
     app = create_app(services, folder, keys, shelf)
-    with trimming():
+    with collecting_seldom(), trimming():
         _server(app, services, services.settings.drain_s, log_level="info").run(sockets=[bound])
 
 
@@ -124,7 +124,7 @@ def serving(
     server = _server(create_app(services, folder, keys, shelf), services, 0.0, log_level="warning")
 
     def work() -> None:
-        with suppress(SystemExit):  # its way to say that it could not start
+        with suppress(SystemExit), collecting_seldom():  # the first is its way to say that it could not start
             server.run(sockets=[bound])
 
     thread = threading.Thread(target=work, name="server")
@@ -138,7 +138,6 @@ def serving(
 
 
 def _server(app: FastAPI, services: Services, drain_s: float, *, log_level: str) -> Server:
-    collect_seldom()
     sys.setswitchinterval(SWITCH_S)
     made = partial(Protocol, services=services, keeper=app.state.keeper)
     http = cast("type[asyncio.Protocol]", made)  # uvicorn only calls it

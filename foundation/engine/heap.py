@@ -35,15 +35,21 @@ def keep_freed_memory(limit: int = 1 << 30) -> bool:
     return all(mallopt(name, value) == 1 for name, value in settings.items())
 
 
-def collect_seldom() -> None:
-    """Has Python look for garbage that holds itself seldom, and never among what there is by now.
+@contextmanager
+def collecting_seldom() -> Iterator[None]:
+    """Has Python look for garbage that holds itself seldom, while inside, and never among what there is by now.
 
     There is next to none: requests leave nothing of that kind. But looking for it stops all threads, and walks what
     caches hold; as Python comes, a busy server did so several times a second, for 5 to 100 ms.
     """
     gc.collect()
     gc.freeze()
+    before = gc.get_threshold()
     gc.set_threshold(*SELDOM)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def share_arenas() -> bool:

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from foundation.engine.heap import collect_seldom, share_arenas, trimming
+from foundation.engine.heap import collecting_seldom, share_arenas, trimming
 from foundation.engine.message import Scores, Text, Trees, from_scores, receive, send, to_trees
 from foundation.engine.torch import EngineSettings, TorchEngine
 
@@ -85,16 +85,14 @@ def main(work: int, care: int) -> None:
         about = engine.model_version, engine.compresses, engine.adapters
         send(caring, (True, about, astuple(engine.cache_stats)))
         Thread(target=_serve, args=(caring, Cares(engine), engine), name="care", daemon=True).start()
-        with trimming():
+        with collecting_seldom(), trimming():
             _serve(working, Works(engine), engine)
 
 
 def _loaded(folder: Path, settings: EngineSettings) -> TorchEngine:
     if "OMP_NUM_THREADS" not in os.environ:  # one processor is for the parent
         torch.set_num_threads(max(1, torch.get_num_threads() - 1))
-    engine = TorchEngine.load(folder, settings)
-    collect_seldom()
-    return engine
+    return TorchEngine.load(folder, settings)
 
 
 def _serve(connection: Connection, calls: Works | Cares, engine: TorchEngine) -> None:

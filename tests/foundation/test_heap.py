@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import platform
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from foundation.engine.heap import ARENAS
+from foundation.engine.heap import ARENAS, SELDOM, collecting_seldom
 
 THREADS = """
 import ctypes, sys, threading
@@ -75,3 +76,11 @@ def test_free_memory_goes_back_though_something_lies_behind_it() -> None:
         return  # another allocator, which is told nothing
     told = subprocess.run([sys.executable, "-c", SCATTERED], check=True, capture_output=True, text=True)
     assert float(told.stdout) > 100, "of 128 MB"
+
+
+def test_garbage_that_holds_itself_is_looked_for_seldom_and_then_as_before() -> None:
+    before = gc.get_threshold()
+    with collecting_seldom():
+        assert gc.get_threshold() == SELDOM
+        assert gc.get_freeze_count() > 0
+    assert gc.get_threshold() == before
