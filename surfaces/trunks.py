@@ -21,10 +21,10 @@ KEPT, KEPT_CAP = 1_024, 1_024
 
 
 class _Kept(NamedTuple):
-    """A trunk, and what it was made of."""
+    """A trunk, and what it was made of. The profile is its `repr`: 1, 1.0 and True are equal, but read differently."""
 
     form: TrunkForm
-    profile: Mapping[str, object]
+    profile: str
     acts: Sequence[Act]
     trunk: Trunk
 
@@ -39,16 +39,17 @@ class Trunks:
     def of(self, surface: str, form: TrunkForm, visit: Visit, items: Mapping[str, Item], count: Count) -> Trunk:
         """The trunk of a visitor; `items` as for `happenings`."""
         acts, place = acts_of(visit.timeline, items, form.budget), (surface, visit.member_id)
+        profile = repr(visit.profile)
         with self._lock:
             kept = self._kept.get(place)
             if kept is not None:
                 self._kept.move_to_end(place)
-        if kept and kept.form is form and kept.profile == visit.profile and kept.acts == acts:
+        if kept and kept.form is form and kept.profile == profile and _same(kept.acts, acts):
             return kept.trunk
         trunk = verbalize(form, visit.profile, [happening(act) for act in acts], count)
         if visit.member_id and len(acts) <= KEPT_CAP:
             with self._lock:
-                self._kept[place] = _Kept(form, visit.profile, acts, trunk)
+                self._kept[place] = _Kept(form, profile, acts, trunk)
                 while len(self._kept) > KEPT:
                     self._kept.popitem(last=False)
         return trunk
@@ -57,3 +58,9 @@ class Trunks:
         """Drops all."""
         with self._lock:
             self._kept.clear()
+
+
+def _same(before: Sequence[Act], now: Sequence[Act]) -> bool:
+    """Whether they are of the very same items, which say the same."""
+    pairs = zip(before, now, strict=False)
+    return len(before) == len(now) and all(old[0] is new[0] and old[1] == new[1] for old, new in pairs)

@@ -21,7 +21,7 @@ def one(_: object) -> int:
     return 1
 
 
-def visit(*names: str, member_id: str = "ann", age: int = 24) -> Visit:
+def visit(*names: str, member_id: str = "ann", age: float = 24) -> Visit:
     return Visit(chosen(member_id, *names), member_id, {"age": age})
 
 
@@ -42,6 +42,14 @@ def test_a_trunk_is_kept_until_something_changes() -> None:
     assert asked(trunks, visit("a", "b"), {**ITEMS, "a": Item("a", "movie", {"title": "Another"})}) != first
     act = Event("ann", "b", "movies", "dislike", 1.0)
     assert asked(trunks, replace(visit("a", "b"), timeline=[*chosen("ann", "a"), act])) != first
+
+
+def test_what_is_equal_but_reads_differently_is_told_anew() -> None:
+    """1 and True are equal."""
+    trunks = Trunks()
+    assert asked(trunks, visit("a", age=1)) != asked(trunks, visit("a", age=True))
+    for year in (1, True, 1.0):
+        asked(trunks, visit("a"), {"a": Item("a", "movie", {"title": "A", "year": year})})
 
 
 def test_each_surface_and_each_form_has_its_own() -> None:
