@@ -9,11 +9,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -2, -3, -8
 """Names of glibc's settings (mallopt(3))."""
 ARENAS = 2
-_M_ARENA_MAX = -8
-"""Another."""
+"""So many arenas all threads share."""
 SELDOM = 100_000, 10, 10
 """Objects more than were freed, until the young ones are looked at; of such looks, until the older and the old are."""
 TRIM_S = 20.0
@@ -62,7 +61,7 @@ def share_arenas() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):  # another C library, or none that can be asked
         return False
-    return bool(mallopt(_M_ARENA_MAX, ARENAS))
+    return bool(mallopt(M_ARENA_MAX, ARENAS))
 
 
 @contextmanager

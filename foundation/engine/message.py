@@ -1,4 +1,4 @@
-"""Trees, scores and errors as messages between two of our own processes."""
+"""Trees and scores as messages between two of our own processes."""
 
 from __future__ import annotations
 

@@ -150,11 +150,12 @@ class _Keeper:
 
     def _begin(self) -> bool:
         """Starts another process; says whether it is ready."""
-        with self._lock:
-            if self._closed.is_set():
-                return False
-            self._worker = worker = _Worker()
         try:
+            with self._lock:
+                if self._closed.is_set():
+                    return False
+                self._worker = _Worker()
+            worker = self._worker
             version = worker.load(self.folder, self.settings).model_version
             if version != self.about.model_version:
                 raise CheckpointError(f"{self.folder}: its weights have changed")
@@ -162,7 +163,7 @@ class _Keeper:
                 self._adapt(worker, name, folder)
         except Exception as error:
             logger.error("the engine's process could not be started anew: %s", error)
-            worker.process.kill()
+            self._worker.process.kill()
             return False
         worker.ready = True
         return True

@@ -74,13 +74,13 @@ class Server:
 
     def children(self) -> list[int]:
         """The processes that it has started: that of its engine. Raises ConfigError on a system that does not tell."""
+        if not Path("/proc/self/stat").exists():
+            raise ConfigError("processes are read from /proc, which Linux has")
         found = list[int]()
         for each in Path("/proc").glob("[0-9]*/stat"):
             with suppress(OSError):  # it has just ended
                 if int(each.read_text("utf-8", "replace").rpartition(")")[2].split()[1]) == self.process.pid:
                     found.append(int(each.parent.name))
-        if not Path("/proc/self/stat").exists():
-            raise ConfigError("processes are read from /proc, which Linux has")
         return found
 
     def memory_mb(self) -> float:

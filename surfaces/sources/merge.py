@@ -106,10 +106,11 @@ class Retrieval:
         if not self.advisers:
             return []
         history_H = self.history(visit)
-        opinions = [self._opinion(adviser, history_H, visit) for adviser in self.advisers]
+        bases = [adviser.basis(history_H, visit) for adviser in self.advisers]
+        opinions = [self._opinion(*each, history_H, visit) for each in zip(self.advisers, bases, strict=True)]
         labels = [adviser.label for adviser in self.advisers]
         if self.overall:
-            opinions.append(self._together(opinions, history_H, visit))
+            opinions.append(self._together(opinions, bases, history_H))
             labels.append(OVERALL)
         places = np.array([self.index.get(item_id, -1) for item_id in item_ids], dtype=np.int64)
         known = places >= 0
@@ -118,7 +119,7 @@ class Retrieval:
             found_AL[row, known] = stand(opinion.top_T, opinion.scores_I[places[known]])
         return [evidence_piece(labels, row, compress=compress) for row in found_AL.T.tolist()]
 
-    def _opinion(self, adviser: Adviser, history_H: Indices, visit: Visit) -> Opinion:
+    def _opinion(self, adviser: Adviser, basis: str | None, history_H: Indices, visit: Visit) -> Opinion:
         """What an adviser says of every item."""
 
         def made() -> Opinion:
@@ -126,11 +127,10 @@ class Retrieval:
             part_I = self.overall.part(adviser.name, scores_I, history_H) if self.overall else None
             return Opinion(scores_I, top(scores_I, history_H), part_I)
 
-        return self._kept(adviser.name, history_H, adviser.basis(history_H, visit), made)
+        return self._kept(adviser.name, history_H, basis, made)
 
-    def _together(self, opinions: Sequence[Opinion], history_H: Indices, visit: Visit) -> Opinion:
+    def _together(self, opinions: Sequence[Opinion], bases: Sequence[str | None], history_H: Indices) -> Opinion:
         """What they all say."""
-        bases = [adviser.basis(history_H, visit) for adviser in self.advisers]
         known = [basis for basis in bases if basis is not None]
 
         def made() -> Opinion:
