@@ -23,6 +23,7 @@ from serve.batcher import Batcher
 from serve.health import Health
 from surfaces.adapters import Adapters
 from surfaces.calibrated import Calibrations
+from surfaces.leaves import Leaves
 from surfaces.ledger.records import quoted
 from surfaces.trunks import Trunks
 
@@ -89,6 +90,7 @@ class ServedModel:
     adapters: Adapters
     calibrations: Calibrations | None = None
     trunks: Trunks = field(default_factory=Trunks)
+    leaves: Leaves = field(default_factory=Leaves)
     health: Health = field(init=False)
 
     def __post_init__(self) -> None:

@@ -155,8 +155,9 @@ class Ranking:
 
 def write(surface: ServedSurface, shortlist: Shortlist, services: Services) -> Prompt:
     """The request as trees of text: the member, the surface, and a leaf for each candidate of the shortlist."""
-    engine, visit = surface.model.engine, shortlist.visit
-    composer = Composer(surface.spec, surface.form, surface.retrieval, engine.count, surface.model.trunks)
+    model, visit = surface.model, shortlist.visit
+    about = surface.spec, surface.form, surface.retrieval
+    composer = Composer(*about, model.engine.count, model.trunks, model.leaves)
     names = [candidate.item_id for candidate in shortlist.candidates]
     tree = composer.tree(visit, shortlist.items, names)
     sides = Asker(composer, services.ledger).ask(visit, shortlist.listed)

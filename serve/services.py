@@ -311,14 +311,15 @@ class Services:
         former = [self.former.model] if self.former else []
         for model in (self.model, *former):
             model.trunks.forget()
+            model.leaves.forget()
             if isinstance(model.engine, Forgetful):
                 model.engine.forget()
         if self.former:
             for each in self.former.served.values():
-                each.retrieval.opinions.forget()
+                each.retrieval.forget()
             self.former = self.former.without([n for n, each in self.former.served.items() if each.knows(member_id)])
         for name, served in list(self._served.items()):
-            served.retrieval.opinions.forget()
+            served.retrieval.forget()
             if served.knows(member_id):
                 self.prepare(name)
         return erased

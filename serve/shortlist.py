@@ -148,10 +148,11 @@ def _visit(request: RankRequest, surface: str, known: _Known, newest: int) -> Vi
     )
 
 
-def _member(request: RankRequest, surface: str, ledger: Ledger, now: float, newest: int) -> tuple[Member, list[Event]]:
+def _member(
+    request: RankRequest, surface: str, ledger: Ledger, now: float, newest: int
+) -> tuple[Member, Sequence[Event]]:
     if request.member is None:
-        member = ledger.member(request.member_id or "")
-        return member, ledger.timeline(member.member_id, newest)
+        return ledger.visitor(request.member_id or "", newest)
     ago = len(request.member.timeline)
     timeline = [
         Event("", event.item_id, event.surface or surface, event.action, _seconds(event, now - ago + place))

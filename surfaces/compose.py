@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from prompts.disarm import disarmed
 from prompts.tree import Piece, PromptNode, PromptTree
 from prompts.verbalize import PIECE_CAP, Count, Trunk, TrunkForm
-from surfaces.evidence import unforged
-from surfaces.happenings import attributes_of
+from surfaces.leaves import Leaves, leaf_piece
 from surfaces.ledger.records import Item
 from surfaces.sources.merge import Retrieval
 from surfaces.spec import ExampleSpec, SurfaceSpec, Wording
@@ -29,13 +28,15 @@ class Composer:
     retrieval: Retrieval
     count: Count
     trunks: Trunks = field(default_factory=Trunks)
+    leaves: Leaves = field(default_factory=Leaves)
 
     def tree(self, visit: Visit, items: Mapping[str, Item], candidates: Sequence[str]) -> PromptTree:
         """`items` holds every candidate and every event's item that the trunk may tell, by id."""
         trunk = self.trunks.of(self.spec.surface, self.form, visit, items, self.count)
         evidence = self.retrieval.evidence(visit, candidates, compress=self.spec.prompt.compress)
-        attributes = [attributes_of(items[name]) for name in candidates]
-        return compose(self.spec, trunk, attributes, visit.context, evidence)
+        locale = visit.context.get("locale")
+        texts = [self.leaves.of(self.spec, items[name], locale) for name in candidates]
+        return _tree(self.spec, trunk, texts, visit.context, evidence)
 
 
 def compose(
@@ -47,9 +48,18 @@ def compose(
 ) -> PromptTree:
     """Node 0 is the trunk, node 1 the stem, then one leaf an item (its attributes, then its evidence), in order."""
     locale = (context or {}).get("locale")
+    return _tree(spec, trunk, [leaf_piece(spec, item, locale) for item in items], context, evidence)
+
+
+def _tree(
+    spec: SurfaceSpec,
+    trunk: Trunk,
+    texts: Sequence[Piece],
+    context: Mapping[str, object] | None,
+    evidence: Sequence[Piece],
+) -> PromptTree:
     stem = PromptNode(stem_pieces(spec, context), parent=TRUNK)
-    said = zip(evidence, strict=False) if evidence else ((),) * len(items)
-    texts = (leaf_piece(spec, item, locale) for item in items)
+    said = zip(evidence, strict=False) if evidence else ((),) * len(texts)
     leaves = (
         PromptNode((text, *more), parent=STEM, answers=spec.answers, likelihood=spec.likelihood)
         for text, more in zip(texts, said, strict=True)
@@ -70,10 +80,3 @@ def _example(wording: Wording, example: ExampleSpec) -> Piece:
     """An example in the form of a small tree: a member, an item behind them, the answer behind the item."""
     item = wording.leaf(example.item)
     return Piece(f"{example.member} {item}"[:PIECE_CAP].rstrip() + f" {example.answer}\n")
-
-
-def leaf_piece(spec: SurfaceSpec, attributes: Mapping[str, object], locale: object = None) -> Piece:
-    """A candidate as text, without what only sources may say; an item without any text is its kind."""
-    said = spec.prompt.wording(locale).leaf(attributes)
-    text = disarmed(unforged(said))[:PIECE_CAP].strip()
-    return Piece(text or spec.item_kind, compress=spec.prompt.compress)

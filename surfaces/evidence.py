@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -70,8 +70,14 @@ def labels() -> Mapping[str, str]:
 
 def evidence_piece(labels: Sequence[str], found: Sequence[int], *, compress: bool) -> Piece:
     """The words for one candidate: `found[n]` is the level that the source called `labels[n]` gives it."""
-    said = tuple([f" {label} {_WORDS[level]}" for label, level in zip(labels, found, strict=True)])
+    said = tuple([_phrases(label)[level] for label, level in zip(labels, found, strict=True)])
     return Piece(f" ({','.join(said)[1:]})", compress, said)
+
+
+@lru_cache(maxsize=256)
+def _phrases(label: str) -> Sequence[str]:
+    """What a source may say, by level: each phrase one object, so that its tokens are found quickly."""
+    return tuple([f" {label} {word}" for word in _WORDS])
 
 
 def vocabulary() -> list[str]:

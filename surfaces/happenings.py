@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from prompts.verbalize import Happening
 from surfaces.ledger.records import IMPRESSION, Event, Item
 
 Act = tuple[Item | None, str]
 """An event's item, where it is to be put into words, and its action."""
+
+
+class Acts(NamedTuple):
+    """What a member did: so many old things, which only count, and those that may be put into words."""
+
+    older: int
+    told: Sequence[Act]
+
+
 BEFORE = Happening("", "", {})
 """In the place of an event that is too old to be put into words: it only counts."""
 
@@ -18,15 +28,19 @@ def happenings(timeline: Sequence[Event], items: Mapping[str, Item]) -> list[Hap
 
     `items` holds at least the items of those that are `readable` under the trunk's budget, by id.
     """
-    return [happening(act) for act in acts_of(timeline, items)]
+    return told(acts_of(timeline, items))
 
 
-def acts_of(timeline: Sequence[Event], items: Mapping[str, Item], budget: int | None = None) -> list[Act]:
-    """What `happenings` are made of; under a budget, of those that are `readable` under it and no others."""
+def acts_of(timeline: Sequence[Event], items: Mapping[str, Item], budget: int | None = None) -> Acts:
+    """What `happenings` are made of; under a budget, those that are not `readable` under it only count."""
     chosen = _chosen(timeline)
-    first = 0 if budget is None else max(0, len(chosen) - budget)
-    old: list[Act] = [(None, event.action) for event in chosen[:first]]
-    return old + [(items.get(event.item_id), event.action) for event in chosen[first:]]
+    older = 0 if budget is None else max(0, len(chosen) - budget)
+    return Acts(older, [(items.get(event.item_id), event.action) for event in chosen[older:]])
+
+
+def told(acts: Acts) -> list[Happening]:
+    """Acts for a trunk."""
+    return [BEFORE] * acts.older + [happening(act) for act in acts.told]
 
 
 def happening(act: Act) -> Happening:

@@ -131,10 +131,14 @@ class PromptSpec(Strict):
         """Whether what a leaf says goes in as vectors, where the model can."""
         return self.detail == "vector"
 
+    def language(self, locale: object = None) -> str:
+        """That of `locales` which is asked for (`de-AT`, else `de`); empty for the file's own."""
+        asked = locale if isinstance(locale, str) and self.locales else ""
+        return next((name for name in (asked, asked.partition("-")[0]) if name in self.locales), "")
+
     def wording(self, locale: object = None) -> Wording:
-        """The prompt in the language asked for (`de-AT`, else `de`), or as the file has it."""
-        asked = locale if isinstance(locale, str) else ""
-        found = self.locales.get(asked) or self.locales.get(asked.partition("-")[0]) or TranslationSpec()
+        """The prompt in the language asked for, or as the file has it."""
+        found = self.locales.get(self.language(locale)) or TranslationSpec()
         return Wording(found.instruction or self.instruction, found.context or self.context, found.item or self.item)
 
 

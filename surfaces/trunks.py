@@ -7,17 +7,17 @@ and compared; where anything differs, it is made anew.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from threading import Lock
 from typing import NamedTuple
 
 from prompts.verbalize import Count, Trunk, TrunkForm, verbalize
-from surfaces.happenings import Act, acts_of, happening
+from surfaces.happenings import Acts, acts_of, told
 from surfaces.ledger.records import Item
 from surfaces.visit import Visit
 
 KEPT, KEPT_CAP = 1_024, 1_024
-"""So many trunks are kept, of members with so many events."""
+"""So many trunks are kept, of budgets for so many events."""
 
 
 class _Kept(NamedTuple):
@@ -25,7 +25,7 @@ class _Kept(NamedTuple):
 
     form: TrunkForm
     profile: str
-    acts: Sequence[Act]
+    acts: Acts
     trunk: Trunk
 
 
@@ -46,8 +46,8 @@ class Trunks:
                 self._kept.move_to_end(place)
         if kept and kept.form is form and kept.profile == profile and _same(kept.acts, acts):
             return kept.trunk
-        trunk = verbalize(form, visit.profile, [happening(act) for act in acts], count)
-        if visit.member_id and len(acts) <= KEPT_CAP:
+        trunk = verbalize(form, visit.profile, told(acts), count)
+        if visit.member_id and len(acts.told) <= KEPT_CAP:
             with self._lock:
                 self._kept[place] = _Kept(form, profile, acts, trunk)
                 while len(self._kept) > KEPT:
@@ -60,7 +60,8 @@ class Trunks:
             self._kept.clear()
 
 
-def _same(before: Sequence[Act], now: Sequence[Act]) -> bool:
+def _same(before: Acts, now: Acts) -> bool:
     """Whether they are of the very same items, which say the same."""
-    pairs = zip(before, now, strict=False)
-    return len(before) == len(now) and all(old[0] is new[0] and old[1] == new[1] for old, new in pairs)
+    if before.older != now.older or len(before.told) != len(now.told):
+        return False
+    return all(old[0] is new[0] and old[1] == new[1] for old, new in zip(before.told, now.told, strict=True))

@@ -19,10 +19,11 @@ from foundation.training.labels import Graded, LabelledTree, Listwise, Preferenc
 from prompts.errors import ConfigError
 from prompts.tree import PromptNode, PromptTree
 from prompts.verbalize import Trunk, TrunkForm, profile_piece
-from surfaces.compose import compose, leaf_piece, stem_pieces
+from surfaces.compose import compose, stem_pieces
 from surfaces.examples.ab_tests import ABTest, Floats, SplitTests
 from surfaces.heads.base import NO, YES
 from surfaces.heads.reading import read_heads
+from surfaces.leaves import leaf_piece
 from surfaces.spec import SurfaceSpec
 
 AT_ONCE = 64

@@ -11,10 +11,11 @@ from foundation.engine.base import Engine
 from prompts.errors import TrainingError
 from prompts.tree import Piece, PromptNode, PromptTree
 from prompts.verbalize import Happening, TrunkForm, compressed, event_piece, fitted
-from surfaces.compose import leaf_piece, stem_pieces
+from surfaces.compose import stem_pieces
 from surfaces.evaluation.payloads import carrying
 from surfaces.examples.settings import ExampleSettings
 from surfaces.happenings import attributes_of
+from surfaces.leaves import leaf_piece
 from surfaces.ledger.records import Item
 from surfaces.spec import SurfaceSpec
 

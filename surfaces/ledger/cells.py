@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, time
 from typing import TypeAlias, TypeVar
 
 from prompts.errors import LedgerError
+from surfaces.ledger.identity import content, content_id
 from surfaces.ledger.records import (
     ITEM_FIELDS,
     MEMBER_FIELDS,
@@ -21,7 +22,6 @@ from surfaces.ledger.records import (
     dump_attributes,
     quoted,
 )
-from surfaces.ledger.store import content, content_id
 
 Cells: TypeAlias = tuple[object, ...]
 """A row's cells in the order of the columns of its staging table, without tenant and number."""

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, func, make_url, select
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -76,11 +77,18 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
+class _Holding(NamedTuple):
+    """A transaction that `together` holds, and what was found out in it."""
+
+    connection: Connection
+    notes: dict[object, object]
+
+
 class _Held(threading.local):
-    """The connections of this thread that `together` holds, by engine."""
+    """What `together` holds in this thread, by engine."""
 
     def __init__(self) -> None:
-        self.connections: dict[Engine, Connection] = {}
+        self.by_engine: dict[Engine, _Holding] = {}
 
 
 _held = _Held()
@@ -89,23 +97,29 @@ _held = _Held()
 @contextmanager
 def together(engine: Engine) -> Iterator[None]:
     """What this thread reads inside is read on one connection, in one transaction: of one moment, and faster."""
-    if engine in _held.connections:
+    if engine in _held.by_engine:
         yield
         return
     with reading(engine) as connection:
-        _held.connections[engine] = connection
+        _held.by_engine[engine] = _Holding(connection, {})
         try:
             yield
         finally:
-            del _held.connections[engine]
+            del _held.by_engine[engine]
+
+
+def notes(engine: Engine) -> dict[object, object]:
+    """For what this thread has found out inside of `together`, and need not read again; outside, nothing is kept."""
+    held = _held.by_engine.get(engine)
+    return held.notes if held else {}
 
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
     """A connection in a read transaction."""
-    if held := _held.connections.get(engine):
+    if held := _held.by_engine.get(engine):
         with as_ledger_error("the ledger cannot be read"):
-            yield held
+            yield held.connection
         return
     with as_ledger_error("the ledger cannot be read"), engine.begin() as connection:
         yield connection

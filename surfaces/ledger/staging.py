@@ -35,8 +35,9 @@ from prompts.errors import LedgerError, UnknownError
 from surfaces.ledger import schema
 from surfaces.ledger.cells import Cells, draw
 from surfaces.ledger.connection import reading, writing
+from surfaces.ledger.identity import content_id
 from surfaces.ledger.records import Clock, Counts, quoted
-from surfaces.ledger.store import Ledger, content_id
+from surfaces.ledger.store import Ledger
 
 PAGE = 20_000
 MANY = 1_000
@@ -97,6 +98,7 @@ class Staging:
             members = self._replace(connection, schema.staged_members, schema.members)
             self._check_known(connection, "items", schema.members, "member_id")
             items = self._replace(connection, schema.staged_items, schema.items)
+            self._ledger.changed(connection)
             self._analyze(connection)
             self._check_known(connection, "events", schema.members, "member_id")
             self._check_known(connection, "events", schema.items, "item_id")

@@ -5,17 +5,14 @@ Reads run beside a write. A write is one transaction: it happens whole, or not a
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections import Counter
+import secrets
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, cast
 
 from sqlalchemy import (
-    ARRAY,
-    BindParameter,
     Column,
     ColumnElement,
     Connection,
@@ -24,24 +21,21 @@ from sqlalchemy import (
     Row,
     Select,
     Table,
-    Text,
-    any_,
-    bindparam,
     delete,
     func,
     insert,
-    literal,
     select,
     tuple_,
-    type_coerce,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
 from prompts.errors import LedgerError, UnknownError
-from surfaces.ledger import schema
-from surfaces.ledger.connection import connect, reading, together, writing
+from surfaces.ledger import kept, schema
+from surfaces.ledger.asked import ERASED, EVENT, ITEM, ITEMS, MEMBER, Asked, among, listed
+from surfaces.ledger.connection import connect, notes, reading, together, writing
 from surfaces.ledger.exposures import COLUMNS, Exposure, Shown, row_of, shown_of, without_item
+from surfaces.ledger.identity import identified
 from surfaces.ledger.records import (
     Clock,
     Counts,
@@ -56,16 +50,13 @@ from surfaces.ledger.records import (
     named,
     quoted,
 )
+from surfaces.ledger.rows import KEPT_CAP, forget, item_of, item_row, member_of, member_row, recalled
 from surfaces.ledger.rows import Row as _Row
-from surfaces.ledger.rows import forget, item_of, item_row, member_of, member_row, recalled
 
 PAGE = 20_000
 ALL = 1 << 62
 _UNREAD = object()
 IDS_AT_ONCE = 500
-_ITEM = tuple(schema.items.c[name] for name in ("item_id", "kind", "attributes", "member_id"))
-_MEMBER = (schema.members.c.member_id, schema.members.c.profile)
-_EVENT = tuple(schema.events.c[field] for field in Event._fields)
 
 
 class Ledger:
@@ -75,17 +66,9 @@ class Ledger:
         self._engine = engine
         self.tenant = named("tenant", check_name, tenant)
         self._now: object = _UNREAD
-        # What every ranking reads: put together once, for that takes longer than the reading.
-        item, member, event = schema.items.c, schema.members.c, schema.events.c
-        asked = self._among(item.item_id, bindparam("ids"))
-        self._items_asked = select(*_ITEM).where(self._mine(schema.items), asked)
-        self._member_asked = select(*_MEMBER).where(
-            self._mine(schema.members), member.member_id == bindparam("member_id")
-        )
-        timeline = select(*_EVENT).where(self._mine(schema.events), event.member_id == bindparam("member_id"))
-        self._timeline_asked = timeline.order_by(event.timestamp.desc(), event.arrival.desc()).limit(
-            bindparam("newest")
-        )
+        self._postgres = engine.dialect.name == "postgresql"
+        self._asked = Asked(self.tenant, postgres=self._postgres)
+        self._lately, self._timelines = kept.Items(None), kept.Timelines()
 
     @classmethod
     def open(cls, url: str, tenant: str = "default", *, create: bool = True) -> Ledger:
@@ -175,7 +158,10 @@ class Ledger:
                 self._unplace(connection, name)
             if not gone(schema.members, member.member_id == member_id):
                 raise UnknownError(f"unknown member {quoted(member_id)}")
+            self.changed(connection, ITEMS, ERASED)
         forget()
+        self._lately = kept.Items(None)
+        self._timelines.forget()
         return Erased(events, items, exposures)
 
     def _unplace(self, connection: Connection, item_id: str) -> None:
@@ -212,7 +198,14 @@ class Ledger:
         people = {str(row["member_id"]) for row in rows if row["member_id"] is not None}
         self._check_known(connection, schema.members.c.member_id, people)
         self._upsert(connection, schema.items, rows)
+        if rows:
+            self.changed(connection)
         return len(rows)
+
+    def changed(self, connection: Connection, *versions: str) -> None:
+        """Tells every reader, in the transaction that does it, that items changed (or what else has a version)."""
+        rows: list[_Row] = [{"name": name, "value": secrets.token_hex(8)} for name in versions or (ITEMS,)]
+        self._upsert(connection, schema.settings, rows)
 
     def _write_events(self, connection: Connection, events: Iterable[Event]) -> int:
         clock = self._read_clock(connection)
@@ -229,7 +222,7 @@ class Ledger:
         """Writes rows over those with the same primary key."""
         if not rows:
             return
-        upsert = postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+        upsert = postgresql.insert(table) if self._postgres else sqlite.insert(table)
         keys = [column.name for column in table.primary_key]
         values = {column.name: upsert.excluded[column.name] for column in table.c if column.name not in keys}
         statement = upsert.on_conflict_do_update(index_elements=keys, set_=values)
@@ -256,9 +249,26 @@ class Ledger:
     def items(self, ids: Iterable[str]) -> dict[str, Item]:
         """Those of the items that there are, by id, in the order asked for; see also `unknown_items`."""
         wanted = list(dict.fromkeys(ids))
-        rows = (row for part in _parts(wanted) for row in self._rows(self._items_asked, ids=self._listed(part)))
-        found = {row[0]: recalled(*row) for row in rows}
+        with self.together():
+            lately = self._items_lately()
+            found = {item_id: item for item_id in wanted if (item := lately.find(item_id)) is not None}
+            for part in _parts(item_id for item_id in wanted if item_id not in found):
+                for row in self._rows(self._asked.items, ids=listed(part, postgres=self._postgres)):
+                    found[row[0]] = item = recalled(*row)
+                    if len(row[2]) <= KEPT_CAP:
+                        lately.keep(item.item_id, item)
         return {item_id: found[item_id] for item_id in wanted if item_id in found}
+
+    def _items_lately(self) -> kept.Items:
+        """What is kept of the items as this moment's transaction has them."""
+        known, name = notes(self._engine), (ITEMS, self.tenant)
+        if name not in known:
+            with reading(self._engine) as connection:
+                known[name] = connection.execute(self._asked.version).scalar()
+        found, version = self._lately, cast("str | None", known[name])
+        if found.version != version:
+            found = self._lately = kept.Items(version)
+        return found
 
     def all_items(self, kind: str | None = None) -> list[Item]:
         """Every item (of that kind), ordered by id."""
@@ -280,14 +290,14 @@ class Ledger:
 
     def member(self, member_id: str) -> Member:
         """The member. Raises UnknownError."""
-        for row in self._rows(self._member_asked, member_id=member_id) if is_name(member_id) else ():
+        for row in self._rows(self._asked.member, member_id=member_id) if is_name(member_id) else ():
             return member_of(*row)
         raise UnknownError(f"unknown member {quoted(member_id)}")
 
     def members(self, ids: Iterable[str]) -> dict[str, Member]:
         """Those of the members that there are, by id; the order is the ledger's."""
         column = schema.members.c.member_id
-        found = (self._members(self._among(column, part)) for part in _parts(dict.fromkeys(ids)))
+        found = (self._members(among(column, part, postgres=self._postgres)) for part in _parts(dict.fromkeys(ids)))
         return {member.member_id: member for members in found for member in members}
 
     def member_ids(self) -> list[str]:
@@ -300,17 +310,39 @@ class Ledger:
 
         Raises UnknownError.
         """
-        rows = self._rows(self._timeline_asked, member_id=member_id, newest=newest) if is_name(member_id) else ()
+        rows = self._rows(self._asked.timeline, member_id=member_id, newest=newest) if is_name(member_id) else ()
         if not rows:
             self.member(member_id)
         return [Event._make(row) for row in reversed(rows)]
+
+    def visitor(self, member_id: str, newest: int = ALL) -> tuple[Member, Sequence[Event]]:
+        """What `member` and `timeline` tell, the events without their ids. Raises UnknownError.
+
+        It takes one small read, and of the events only those that came since the member's last visit.
+        """
+        with self.together():
+            row = next(iter(self._rows(self._asked.visitor, member_id=member_id)), None) if is_name(member_id) else None
+            if row is None:
+                raise UnknownError(f"unknown member {quoted(member_id)}")
+            profile, items, *stamp = row
+            notes(self._engine)[ITEMS, self.tenant] = items
+
+            def later(arrival: int) -> kept.Rows:
+                return self._rows(self._asked.later, member_id=member_id, arrival=arrival)
+
+            def every() -> kept.Rows:
+                return self._rows(self._asked.ranked, member_id=member_id, newest=newest)[::-1]
+
+            timeline = self._timelines.of(member_id, newest, kept.Stamp(*stamp), later, every)
+        return member_of(member_id, profile), timeline
 
     def timelines(self, ids: Iterable[str]) -> dict[str, list[Event]]:
         """Timelines by member, as `timeline` has them; empty for a member without events, or whom nobody knows."""
         column, wanted = schema.events.c, list(dict.fromkeys(ids))
         found: dict[str, list[Event]] = {member_id: [] for member_id in wanted}
         for part in _parts(wanted):
-            query = select(*_EVENT).where(self._mine(schema.events), self._among(column.member_id, part))
+            theirs = among(column.member_id, part, postgres=self._postgres)
+            query = select(*EVENT).where(self._mine(schema.events), theirs)
             for row in self._rows(query.order_by(column.member_id, column.timestamp, column.arrival)):
                 found[row[0]].append(Event(*row))
         return found
@@ -322,7 +354,7 @@ class Ledger:
         """
         column = schema.events.c
         order = (column.member_id, column.timestamp, column.arrival)
-        query = select(*_EVENT, column.arrival).where(self._mine(schema.events)).order_by(*order).limit(PAGE)
+        query = select(*EVENT, column.arrival).where(self._mine(schema.events)).order_by(*order).limit(PAGE)
         if without:
             query = query.where(column.action.not_in(sorted(without)))
         if kind is not None:
@@ -386,7 +418,7 @@ class Ledger:
         """
         if self._now is _UNREAD:
             with reading(self._engine) as connection:
-                said = connection.execute(self._setting("now")).scalar()
+                said = connection.execute(self._asked.setting("now")).scalar()
             self._now = None if said is None else float(said)
         return cast("float | None", self._now)
 
@@ -394,7 +426,7 @@ class Ledger:
     def note(self) -> str:
         """What must be told wherever figures from this ledger are shown, such as that it is simulated; else empty."""
         with reading(self._engine) as connection:
-            return str(connection.execute(self._setting("note")).scalar() or "")
+            return str(connection.execute(self._asked.setting("note")).scalar() or "")
 
     def set_note(self, note: str) -> None:
         """Says what must be told with every figure. Raises LedgerError for what cannot be one short line."""
@@ -409,19 +441,15 @@ class Ledger:
             self._upsert(connection, schema.settings, [{"name": "now", "value": repr(value)}])
         self._now = value
 
-    def _setting(self, name: str) -> Select[Any]:
-        column = schema.settings.c
-        return select(column.value).where(self._mine(schema.settings), column.name == name)
-
     def _read_clock(self, connection: Connection) -> Clock:
-        return "order" if connection.execute(self._setting("clock")).scalar() == "order" else "time"
+        return "order" if connection.execute(self._asked.setting("clock")).scalar() == "order" else "time"
 
     def _items(self, *where: ColumnElement[bool]) -> list[Item]:
-        query = select(*_ITEM).where(self._mine(schema.items), *where).order_by(schema.items.c.item_id)
+        query = select(*ITEM).where(self._mine(schema.items), *where).order_by(schema.items.c.item_id)
         return [item_of(*row) for row in self._rows(query)]
 
     def _members(self, *where: ColumnElement[bool]) -> list[Member]:
-        query = select(*_MEMBER).where(self._mine(schema.members), *where).order_by(schema.members.c.member_id)
+        query = select(*MEMBER).where(self._mine(schema.members), *where).order_by(schema.members.c.member_id)
         return [member_of(*row) for row in self._rows(query)]
 
     def _rows(self, query: Select[*tuple[Any, ...]], **asked: object) -> Sequence[Row[*tuple[Any, ...]]]:
@@ -433,45 +461,11 @@ class Ledger:
         query = select(column).where(self._mine(column.table))
         found: set[str] = set()
         for part in _parts(ids):
-            found.update(connection.scalars(query.where(self._among(column, part))))
+            found.update(connection.scalars(query.where(among(column, part, postgres=self._postgres))))
         return sorted(set(ids) - found)
-
-    def _among(self, column: Column[str], ids: BindParameter[Any] | Sequence[str]) -> ColumnElement[bool]:
-        """Whether the column has one of the ids, which are one parameter: a list of hundreds is slow."""
-        listed = ids if isinstance(ids, BindParameter) else literal(self._listed(ids))
-        if self._engine.dialect.name == "postgresql":
-            return column == any_(type_coerce(listed, ARRAY(Text())))
-        return column.in_(select(func.json_each(listed).table_valued("value").c.value))
-
-    def _listed(self, ids: Sequence[str]) -> Any:
-        """The ids as one parameter."""
-        return list(ids) if self._engine.dialect.name == "postgresql" else json.dumps(ids)
 
     def _mine(self, table: FromClause) -> ColumnElement[bool]:
         return table.c.tenant == self.tenant
-
-
-def identified(events: Iterable[Event]) -> dict[str, Event]:
-    """The events by id, the first of each; those without an id get one from their content (see `Ledger.write`)."""
-    seen: Counter[Event] = Counter()
-    found: dict[str, Event] = {}
-    for event in events:
-        event_id = event.event_id
-        if event_id is None:
-            seen[event] += 1
-            event_id = content_id(content(event), seen[event])
-        found.setdefault(event_id, event._replace(event_id=event_id))
-    return found
-
-
-def content(event: Event) -> str:
-    """What an event says, without its id, as a JSON list."""
-    return json.dumps(event[:-1], separators=(",", ":"))
-
-
-def content_id(content: str, occurrence: int) -> str:
-    """The id of an event that came without one: a hash of its content, which came so many times by then."""
-    return hashlib.blake2b(f"{content[:-1]},{occurrence}]".encode(), digest_size=16).hexdigest()
 
 
 def _parts(ids: Iterable[str]) -> Iterator[Sequence[str]]:

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from prompts.tree import Piece
 from surfaces.evidence import NONE, evidence_piece, stand, top
 from surfaces.filters.base import FilterKind
-from surfaces.ledger.records import Item
+from surfaces.lately import Lately
+from surfaces.ledger.records import Event, Item
 from surfaces.sources.base import NOTHING, Based, Indices, Source, best, history_of, retrieve
 from surfaces.sources.opinions import Opinion, Opinions
 from surfaces.sources.overall import OVERALL, Overall, together
@@ -26,6 +27,8 @@ RRF = 60
 G. Cormack, C. Clarke, S. Büttcher, "Reciprocal rank fusion outperforms Condorcet and individual rank learning methods",
 SIGIR 2009.
 """
+HISTORIES = 512
+"""So many members' histories are kept."""
 AT_FIRST, ROUNDS, WIDER = 25, 4, 4
 """A source is asked for at least 25; where they are filtered out, for four times as many, up to 64 times as many."""
 
@@ -75,6 +78,13 @@ class Naming(Protocol):
         ...
 
 
+class _History(NamedTuple):
+    """A timeline, and what the member chose in it, as indices of items."""
+
+    timeline: Sequence[Event]
+    history_H: Indices
+
+
 @dataclass(frozen=True, slots=True)
 class Retrieval:
     """A surface's fitted sources. `last_resort` is asked when none of them knows anything.
@@ -96,10 +106,22 @@ class Retrieval:
     people: Mapping[str, str] = field(default_factory=dict)
     overall: Overall | None = None
     opinions: Opinions = field(default_factory=Opinions, compare=False)
+    _histories: Lately[str, _History] = field(default_factory=lambda: Lately(HISTORIES), compare=False)
 
     def history(self, visit: Visit) -> Indices:
-        """What the member chose, as indices of items."""
-        return history_of(self.index, visit.timeline, self.unwanted)
+        """What the member chose, as indices of items. Of the very same timeline it is told once."""
+        known = self._histories.find(visit.member_id) if visit.member_id else None
+        if known is not None and known.timeline is visit.timeline:
+            return known.history_H
+        history_H = history_of(self.index, visit.timeline, self.unwanted)
+        if visit.member_id:
+            self._histories.keep(visit.member_id, _History(visit.timeline, history_H))
+        return history_H
+
+    def forget(self) -> None:
+        """Drops what is kept of members."""
+        self.opinions.forget()
+        self._histories.forget()
 
     def evidence(self, visit: Visit, item_ids: Sequence[str], *, compress: bool) -> list[Piece]:
         """What the advisers say of each of the items, in words; nothing without advisers."""

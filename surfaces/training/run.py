@@ -38,7 +38,7 @@ from foundation.training.trainer import Trainer, Watcher
 from prompts.errors import ConfigError
 from prompts.verbalize import Happening, TrunkForm, event_piece, profile_piece
 from surfaces import evidence
-from surfaces.compose import leaf_piece, stem_pieces
+from surfaces.compose import stem_pieces
 from surfaces.evaluation.foundation import FoundationMethod
 from surfaces.evaluation.protocols import Split, leave_one_out, validation_of
 from surfaces.evaluation.run import rank
@@ -49,6 +49,7 @@ from surfaces.examples.settings import ExampleSettings
 from surfaces.examples.trees import Examples, Shelf
 from surfaces.happenings import attributes_of
 from surfaces.heads.base import NO, NONE, YES
+from surfaces.leaves import leaf_piece
 from surfaces.ledger.store import Ledger
 from surfaces.registry import Registry, shipped_folder
 from surfaces.spec import SurfaceSpec

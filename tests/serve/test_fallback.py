@@ -183,13 +183,13 @@ def test_clients_that_hang_up_leave_nothing_in_the_queue(client: Client, engine:
 
 def test_past_the_room_of_retrieval_it_is_503(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
     services.retrieval = type(services.retrieval)("retrieval", threads=1, room=1)
-    slow = services.ledger.timeline
+    slow = services.ledger.visitor
 
-    def timeline(*asked: Any) -> Any:
+    def visitor(*asked: Any) -> Any:
         time.sleep(0.5)
         return slow(*asked)
 
-    monkeypatch.setattr(services.ledger, "timeline", timeline)
+    monkeypatch.setattr(services.ledger, "visitor", visitor)
     with served(services) as client, ThreadPoolExecutor(4) as pool:
         replies = list(pool.map(lambda _: client.rank(member_id="m1", deadline_ms=LONG), range(4)))
     statuses = sorted(reply.status for reply in replies)

@@ -245,10 +245,10 @@ def test_a_client_that_stops_in_the_middle_of_its_body_does_no_harm(client: Clie
 def test_a_failure_of_ours_is_500_without_details(
     client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(member_id: str) -> None:
+    def fail(member_id: str, newest: int) -> None:
         raise ValueError(f"{SECRET} {member_id}")
 
-    monkeypatch.setattr(client.services.ledger, "timeline", fail)
+    monkeypatch.setattr(client.services.ledger, "visitor", fail)
 
     def told() -> list[tuple[str, int]]:
         """Lines of rankings: that of the probe before may come late, since a line is written after its answer."""
@@ -268,7 +268,7 @@ def test_a_ledger_that_cannot_be_read_is_503(client: Client, monkeypatch: pytest
     def fail(*_: object) -> None:
         raise LedgerError(f"the ledger cannot be read: {SECRET}")
 
-    monkeypatch.setattr(client.services.ledger, "timeline", fail)
+    monkeypatch.setattr(client.services.ledger, "visitor", fail)
     reply = client.rank(member_id="m1")
     assert_problem(reply, 503)
     assert reply.headers["retry-after"] == "1"

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from prompts.errors import SpecError
 from prompts.tree import Piece, PromptNode, PromptTree
 from prompts.verbalize import PIECE_CAP, Happening, Trunk, verbalize
-from surfaces.compose import STEM, TRUNK, compose, leaf_piece, stem_pieces
+from surfaces.compose import STEM, TRUNK, compose, stem_pieces
 from surfaces.context import told
 from surfaces.happenings import attributes_of
+from surfaces.leaves import leaf_piece
 from surfaces.ledger.store import Ledger
 from surfaces.registry import Registry
 from surfaces.spec import SurfaceSpec

@@ -20,9 +20,10 @@ from sqlalchemy import func, select
 from prompts.errors import LedgerError
 from surfaces.ledger import connection, staging, tables
 from surfaces.ledger.folder import import_folder
+from surfaces.ledger.identity import identified
 from surfaces.ledger.records import Counts, Event, Item, Member
 from surfaces.ledger.schema import imports
-from surfaces.ledger.store import Ledger, identified
+from surfaces.ledger.store import Ledger
 from surfaces.ledger.tables import Table, Tables, import_tables
 from tests.databases import BACKENDS, POSTGRES
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from prompts.errors import LedgerError
+from surfaces.ledger.identity import identified
 from surfaces.ledger.records import Counts, Event, Item, Member
-from surfaces.ledger.store import Ledger, identified
+from surfaces.ledger.store import Ledger
 
 
 @pytest.fixture

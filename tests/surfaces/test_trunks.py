@@ -69,11 +69,20 @@ def test_an_old_event_is_not_told_though_its_item_is_at_hand() -> None:
     assert of({"b": ITEMS["b"], "c": ITEMS["c"]}) is of(ITEMS)
 
 
-def test_nothing_is_kept_of_a_stranger_or_of_a_very_long_history() -> None:
-    trunks = Trunks()
+def test_nothing_is_kept_of_a_stranger_or_of_a_very_long_trunk() -> None:
+    trunks, long = Trunks(), visit(*["a"] * (KEPT_CAP + 1))
     assert asked(trunks, visit("a", member_id="")) is not asked(trunks, visit("a", member_id=""))
-    long = ["a"] * (KEPT_CAP + 1)
-    assert asked(trunks, visit(*long)) is not asked(trunks, visit(*long))
+    assert asked(trunks, long) is asked(trunks, long)
+    wide = replace(FORM, budget=KEPT_CAP + 1)
+    assert trunks.of("movies", wide, long, ITEMS, one) is not trunks.of("movies", wide, long, ITEMS, one)
+
+
+def test_old_events_count() -> None:
+    """The window moves by steps, so that one old event more may be another trunk."""
+    trunks = Trunks()
+    many = FORM.budget + FORM.step
+    for number in range(many, many + 2 * FORM.step):
+        asked(trunks, visit(*["a"] * number))
 
 
 def test_who_has_not_come_for_longest_is_dropped_first() -> None:
