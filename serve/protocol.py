@@ -60,9 +60,10 @@ class Protocol(HttpToolsProtocol):
         self._late = self.loop.call_later(self.settings.head_s, self._hang_up)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nobody is there any longer."""
+        """Nobody is there any longer. What holds this protocol is let go: else it waits for the garbage collector."""
         self._on_time()
         super().connection_lost(exc)
+        self.parser = self.cycle = None  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
         """Reads on. What is no HTTP is refused."""

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -2, -3, -8
 """Names of glibc's settings (mallopt(3))."""
-ARENAS = 2
+ARENAS = 1
 """So many arenas all threads share."""
 SELDOM = 100_000, 10, 10
 """Objects more than were freed, until the young ones are looked at; of such looks, until the older and the old are."""

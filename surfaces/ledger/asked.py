@@ -1,9 +1,12 @@
-"""What rankings ask of a ledger: queries that are put together once, for that takes longer than the reading."""
+"""What is asked of a ledger again and again.
+
+Queries are put together once: that takes longer than the reading, and leaves hundreds of objects that hold each other.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -66,8 +69,17 @@ class Asked:
         visitor = visitor.select_from(schema.members.join(told, true()))
         self.visitor: _Query = visitor.where(member.tenant == tenant, member.member_id == one)
         """A member's profile, the version of the items, and the parts of the `Stamp` of their timeline."""
+        self.known: Mapping[Column[str], _Query] = {
+            column: self._by_ids(column, postgres=postgres)
+            for column in (member.member_id, item.item_id, event.event_id)
+        }
+        """Those of `ids` that a column has."""
         self.version = self.setting(ITEMS)
         """The version of the items."""
+
+    def _by_ids(self, column: Column[str], *, postgres: bool) -> _Query:
+        asked = among(column, bindparam("ids"), postgres=postgres)
+        return select(column).where(column.table.c.tenant == self._tenant, asked)
 
     def setting(self, name: str) -> Select[Any]:
         """The value of a setting."""

@@ -57,6 +57,7 @@ PAGE = 20_000
 ALL = 1 << 62
 _UNREAD = object()
 IDS_AT_ONCE = 500
+_ADD_EVENTS = insert(schema.events)
 
 
 class Ledger:
@@ -215,7 +216,7 @@ class Ledger:
         new = set(self._missing(connection, schema.events.c.event_id, by_id))
         rows = [{"tenant": self.tenant, **event._asdict()} for event_id, event in by_id.items() if event_id in new]
         if rows:
-            connection.execute(insert(schema.events), rows)
+            connection.execute(_ADD_EVENTS, rows)
         return len(rows)
 
     def _upsert(self, connection: Connection, table: Table, rows: Sequence[_Row]) -> None:
@@ -458,10 +459,10 @@ class Ledger:
 
     def _missing(self, connection: Connection, column: Column[str], ids: Collection[str]) -> list[str]:
         """Those of the ids that the column does not have, sorted."""
-        query = select(column).where(self._mine(column.table))
         found: set[str] = set()
         for part in _parts(ids):
-            found.update(connection.scalars(query.where(among(column, part, postgres=self._postgres))))
+            asked = {"ids": listed(part, postgres=self._postgres)}
+            found.update(connection.scalars(self._asked.known[column], asked))
         return sorted(set(ids) - found)
 
     def _mine(self, table: FromClause) -> ColumnElement[bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -79,10 +80,11 @@ class Naming(Protocol):
 
 
 class _History(NamedTuple):
-    """A timeline, and what the member chose in it, as indices of items."""
+    """A timeline, what the member chose in it, as indices of items, and a short name of that."""
 
     timeline: Sequence[Event]
     history_H: Indices
+    name: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +111,19 @@ class Retrieval:
     _histories: Lately[str, _History] = field(default_factory=lambda: Lately(HISTORIES), compare=False)
 
     def history(self, visit: Visit) -> Indices:
-        """What the member chose, as indices of items. Of the very same timeline it is told once."""
+        """What the member chose, as indices of items."""
+        return self._history(visit).history_H
+
+    def _history(self, visit: Visit) -> _History:
+        """Of the very same timeline it is made once."""
         known = self._histories.find(visit.member_id) if visit.member_id else None
-        if known is not None and known.timeline is visit.timeline:
-            return known.history_H
-        history_H = history_of(self.index, visit.timeline, self.unwanted)
-        if visit.member_id:
-            self._histories.keep(visit.member_id, _History(visit.timeline, history_H))
-        return history_H
+        if known is None or known.timeline is not visit.timeline:
+            history_H = history_of(self.index, visit.timeline, self.unwanted)
+            name = hashlib.blake2b(history_H.tobytes(), digest_size=16).digest()
+            known = _History(visit.timeline, history_H, name)
+            if visit.member_id:
+                self._histories.keep(visit.member_id, known)
+        return known
 
     def forget(self) -> None:
         """Drops what is kept of members."""
@@ -127,12 +134,12 @@ class Retrieval:
         """What the advisers say of each of the items, in words; nothing without advisers."""
         if not self.advisers:
             return []
-        history_H = self.history(visit)
-        bases = [adviser.basis(history_H, visit) for adviser in self.advisers]
-        opinions = [self._opinion(*each, history_H, visit) for each in zip(self.advisers, bases, strict=True)]
+        history = self._history(visit)
+        bases = [adviser.basis(history.history_H, visit) for adviser in self.advisers]
+        opinions = [self._opinion(*each, history, visit) for each in zip(self.advisers, bases, strict=True)]
         labels = [adviser.label for adviser in self.advisers]
         if self.overall:
-            opinions.append(self._together(opinions, bases, history_H))
+            opinions.append(self._together(opinions, bases, history))
             labels.append(OVERALL)
         places = np.array([self.index.get(item_id, -1) for item_id in item_ids], dtype=np.int64)
         known = places >= 0
@@ -141,32 +148,33 @@ class Retrieval:
             found_AL[row, known] = stand(opinion.top_T, opinion.scores_I[places[known]])
         return [evidence_piece(labels, row, compress=compress) for row in found_AL.T.tolist()]
 
-    def _opinion(self, adviser: Adviser, basis: str | None, history_H: Indices, visit: Visit) -> Opinion:
+    def _opinion(self, adviser: Adviser, basis: str | None, history: _History, visit: Visit) -> Opinion:
         """What an adviser says of every item."""
+        history_H = history.history_H
 
         def made() -> Opinion:
             scores_I = adviser.source.scores(history_H, visit)
             part_I = self.overall.part(adviser.name, scores_I, history_H) if self.overall else None
             return Opinion(scores_I, top(scores_I, history_H), part_I)
 
-        return self._kept(adviser.name, history_H, basis, made)
+        return self._kept(adviser.name, history.name, basis, made)
 
-    def _together(self, opinions: Sequence[Opinion], bases: Sequence[str | None], history_H: Indices) -> Opinion:
+    def _together(self, opinions: Sequence[Opinion], bases: Sequence[str | None], history: _History) -> Opinion:
         """What they all say."""
         known = [basis for basis in bases if basis is not None]
 
         def made() -> Opinion:
             parts = [opinion.part_I for opinion in opinions if opinion.part_I is not None]
             scores_I = together(np.stack([opinion.scores_I for opinion in opinions]), parts)
-            return Opinion(scores_I, top(scores_I, history_H), None)
+            return Opinion(scores_I, top(scores_I, history.history_H), None)
 
-        return self._kept(OVERALL, history_H, "\0".join(known) if len(known) == len(bases) else None, made)
+        return self._kept(OVERALL, history.name, "\0".join(known) if len(known) == len(bases) else None, made)
 
-    def _kept(self, name: str, history_H: Indices, basis: str | None, made: Callable[[], Opinion]) -> Opinion:
+    def _kept(self, name: str, history: bytes, basis: str | None, made: Callable[[], Opinion]) -> Opinion:
         """An opinion, which is kept where it is known what it depends on."""
         if basis is None:
             return made()
-        key = name, history_H.tobytes(), basis
+        key = name, history, basis
         found = self.opinions.find(key)
         if found is None:
             self.opinions.keep(key, found := made())

@@ -14,11 +14,11 @@ from surfaces.sources.base import Scores
 ROOM_BYTES = 32 << 20
 """So much is kept of one surface; what was not asked for longest goes first."""
 
-LARGE_BYTES = 32 << 10
+LARGE_BYTES = 16 << 10
 """An opinion of so many bytes lies in pages of its own."""
 
 Key = tuple[str, bytes, str]
-"""An adviser's name, a history, and what else the opinion depends on."""
+"""An adviser's name, a history by a hash of it, and what else the opinion depends on."""
 
 
 class Opinion(NamedTuple):
