@@ -14,8 +14,8 @@ from surfaces.lately import Lately
 from surfaces.ledger.records import Item
 from surfaces.spec import SurfaceSpec
 
-KEPT = 16_384
-"""So many are kept."""
+KEPT, KEPT_CAP = 16_384, 1_000
+"""So many are kept, of items whose attributes take so many characters."""
 
 
 class _Kept(NamedTuple):
@@ -40,7 +40,8 @@ class Leaves:
         if kept is not None and kept.item is item and kept.spec is spec:
             return kept.piece
         piece = leaf_piece(spec, attributes_of(item), language)
-        self._kept.keep(key, _Kept(spec, item, piece))
+        if len(str(item.attributes)) <= KEPT_CAP:
+            self._kept.keep(key, _Kept(spec, item, piece))
         return piece
 
     def forget(self) -> None:

@@ -41,12 +41,16 @@ class Items(Lately[str, Item]):
         self.version = version
 
 
+class Timeline(list[Event]):
+    """A member's events, oldest first, which are never changed. What is made of them may refer to them weakly."""
+
+
 class _Kept(NamedTuple):
     """The newest so many events of a member, oldest first."""
 
     newest: int
     stamp: Stamp
-    events: Sequence[Event]
+    events: Timeline
 
 
 Rows = Sequence[Sequence[Any]]
@@ -64,7 +68,7 @@ class Timelines:
 
     def of(
         self, member_id: str, newest: int, stamp: Stamp, later: Callable[[int], Rows], every: Callable[[], Rows]
-    ) -> Sequence[Event]:
+    ) -> Timeline:
         """The member's `newest` events, oldest first, as the ledger has them under `stamp`, or newer.
 
         `later` reads those that arrived after one, as they arrived; `every` all of them, as a timeline has them.
@@ -76,7 +80,7 @@ class Timelines:
             if (grown := _grown(kept, stamp, later)) is not None:
                 return self._keep(member_id, _Kept(newest, stamp, grown))
         rows = every()
-        found = _Kept(newest, stamp, tuple(_events(rows)))
+        found = _Kept(newest, stamp, Timeline(_events(rows)))
         # A write may have come in between; then its events would come again with the next look for later ones.
         return self._keep(member_id, found) if _until(rows, stamp) else found.events
 
@@ -96,7 +100,7 @@ class Timelines:
                 self._kept.move_to_end(member_id)
             return kept
 
-    def _keep(self, member_id: str, kept: _Kept) -> Sequence[Event]:
+    def _keep(self, member_id: str, kept: _Kept) -> Timeline:
         with self._lock:
             before = self._kept.pop(member_id, None)
             self.held += len(kept.events) - (len(before.events) if before else 0)
@@ -106,7 +110,7 @@ class Timelines:
         return kept.events
 
 
-def _grown(kept: _Kept, stamp: Stamp, later: Callable[[int], Rows]) -> Sequence[Event] | None:
+def _grown(kept: _Kept, stamp: Stamp, later: Callable[[int], Rows]) -> Timeline | None:
     """A timeline with what came since; None where that is not all that happened to it."""
     before, more = kept.stamp, stamp.events - kept.stamp.events
     if before.latest is None or not 0 < more <= FEW:
@@ -116,7 +120,7 @@ def _grown(kept: _Kept, stamp: Stamp, later: Callable[[int], Rows]) -> Sequence[
         return None
     # What arrived later comes behind what happened at the same time.
     events = sorted([*kept.events, *_events(rows)], key=lambda event: event.timestamp)
-    return tuple(events[-kept.newest :])
+    return Timeline(events[-kept.newest :])
 
 
 def _until(rows: Rows, stamp: Stamp) -> bool:

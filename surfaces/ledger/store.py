@@ -316,7 +316,7 @@ class Ledger:
             self.member(member_id)
         return [Event._make(row) for row in reversed(rows)]
 
-    def visitor(self, member_id: str, newest: int = ALL) -> tuple[Member, Sequence[Event]]:
+    def visitor(self, member_id: str, newest: int = ALL) -> tuple[Member, kept.Timeline]:
         """What `member` and `timeline` tell, the events without their ids. Raises UnknownError.
 
         It takes one small read, and of the events only those that came since the member's last visit.

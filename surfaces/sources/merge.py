@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
+from weakref import ref
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,8 @@ from prompts.tree import Piece
 from surfaces.evidence import NONE, evidence_piece, stand, top
 from surfaces.filters.base import FilterKind
 from surfaces.lately import Lately
-from surfaces.ledger.records import Event, Item
+from surfaces.ledger.kept import Timeline
+from surfaces.ledger.records import Item
 from surfaces.sources.base import NOTHING, Based, Indices, Source, best, history_of, retrieve
 from surfaces.sources.opinions import Opinion, Opinions
 from surfaces.sources.overall import OVERALL, Overall, together
@@ -28,7 +30,7 @@ RRF = 60
 G. Cormack, C. Clarke, S. Büttcher, "Reciprocal rank fusion outperforms Condorcet and individual rank learning methods",
 SIGIR 2009.
 """
-HISTORIES = 512
+HISTORIES = 256
 """So many members' histories are kept."""
 AT_FIRST, ROUNDS, WIDER = 25, 4, 4
 """A source is asked for at least 25; where they are filtered out, for four times as many, up to 64 times as many."""
@@ -80,9 +82,9 @@ class Naming(Protocol):
 
 
 class _History(NamedTuple):
-    """A timeline, what the member chose in it, as indices of items, and a short name of that."""
+    """What a member chose, as indices of items, a short name of that, and the timeline in which they did."""
 
-    timeline: Sequence[Event]
+    timeline: ref[Timeline] | None
     history_H: Indices
     name: bytes
 
@@ -115,15 +117,17 @@ class Retrieval:
         return self._history(visit).history_H
 
     def _history(self, visit: Visit) -> _History:
-        """Of the very same timeline it is made once."""
-        known = self._histories.find(visit.member_id) if visit.member_id else None
-        if known is None or known.timeline is not visit.timeline:
-            history_H = history_of(self.index, visit.timeline, self.unwanted)
-            name = hashlib.blake2b(history_H.tobytes(), digest_size=16).digest()
-            known = _History(visit.timeline, history_H, name)
-            if visit.member_id:
-                self._histories.keep(visit.member_id, known)
-        return known
+        """Of the very same timeline it is made once, where that is one which is kept."""
+        kept = visit.timeline if isinstance(visit.timeline, Timeline) else None
+        known = self._histories.find(visit.member_id) if kept is not None else None
+        if known is not None and known.timeline is not None and known.timeline() is kept:
+            return known
+        history_H = history_of(self.index, visit.timeline, self.unwanted)
+        name = hashlib.blake2b(history_H.tobytes(), digest_size=16).digest()
+        found = _History(None if kept is None else ref(kept), history_H, name)
+        if kept is not None:
+            self._histories.keep(visit.member_id, found)
+        return found
 
     def forget(self) -> None:
         """Drops what is kept of members."""

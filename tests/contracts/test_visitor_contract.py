@@ -55,7 +55,7 @@ def told(ledger: Ledger, member_id: str = "ann", newest: int = ALL) -> Sequence[
 
 
 def test_a_timeline_is_the_same_object_until_it_grows(server: Ledger, other: Ledger) -> None:
-    assert told(server) == ()
+    assert told(server) == []
     server.add_events([watch("ann", "heat", 20.0), watch("ann", "ode", 10.0)])
     first = told(server)
     other.add_events([watch("bob", "heat", 1.0)])
@@ -108,7 +108,7 @@ def test_whoever_is_erased_is_gone(server: Ledger, other: Ledger, by: str) -> No
         with pytest.raises(UnknownError, match="unknown member 'cy'"):
             server.visitor("cy")
     ledger.write(members=[Member("cy", {})], items=[Item("cy", "movie", {}, "cy")])
-    assert told(server, "cy") == ()
+    assert told(server, "cy") == []
     assert server.items(ITEMS)["cy"].attributes == {}
 
 
@@ -183,7 +183,7 @@ def test_tenants_are_apart(server: Ledger, open_tenant: Open) -> None:
     server.add_events([watch("ann", "heat", 1.0)])
     server.put_items([Item("heat", "movie", {"title": "ours"})])
     assert len(told(server)) == 1
-    assert told(second) == ()
+    assert told(second) == []
     assert second.items(["heat"])["heat"].attributes == {"title": "heat"}
 
 

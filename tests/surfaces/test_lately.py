@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from weakref import ref
 
 from surfaces.happenings import attributes_of
 from surfaces.lately import Lately
-from surfaces.leaves import Leaves, leaf_piece
+from surfaces.leaves import KEPT_CAP, Leaves, leaf_piece
+from surfaces.ledger.kept import Timeline
 from surfaces.ledger.records import Item
 from surfaces.registry import Registry
 from surfaces.sources.merge import Retrieval
@@ -68,6 +70,8 @@ def test_an_item_is_told_once_until_it_or_the_surface_changes() -> None:
     again = HEAT._replace(attributes={"title": "Heat 2"})
     assert leaves.of(spec, again) == leaf_piece(spec, attributes_of(again))
     assert leaves.of(spoken(), again) is not leaves.of(spec, again)
+    large = HEAT._replace(attributes={"title": "Heat", "text": "x" * KEPT_CAP})
+    assert leaves.of(spec, large) is not leaves.of(spec, large)
     before = leaves.of(spec, again)
     leaves.forget()
     assert leaves.of(spec, again) is not before
@@ -76,16 +80,25 @@ def test_an_item_is_told_once_until_it_or_the_surface_changes() -> None:
 def test_a_history_is_told_once_for_a_timeline() -> None:
     names = ("a", "b", "c")
     retrieval = Retrieval(names, {name: place for place, name in enumerate(names)}, (), Popular())
-    short, long = tuple(chosen("ann", "a", "b")), tuple(chosen("ann", "a", "b", "c"))
+    short, long = Timeline(chosen("ann", "a", "b")), Timeline(chosen("ann", "a", "b", "c"))
     first = retrieval.history(Visit(short, "ann"))
     assert first.tolist() == [0, 1]
     assert retrieval.history(Visit(short, "ann")) is first
     assert retrieval.history(Visit(long, "ann")).tolist() == [0, 1, 2]
     assert retrieval.history(Visit(short, "ann")).tolist() == [0, 1]
     assert retrieval.history(Visit(long, "bob")).tolist() == [0, 1, 2]
-    stranger = retrieval.history(Visit(short))
-    assert retrieval.history(Visit(long)).tolist() == [0, 1, 2]
-    assert retrieval.history(Visit(short)) is not stranger
+    stranger = Visit(list(short))
+    assert retrieval.history(stranger) is not retrieval.history(stranger)
+    assert retrieval.history(Visit(list(long), "ann")).tolist() == [0, 1, 2]
     last = retrieval.history(Visit(short, "ann"))
     retrieval.forget()
     assert retrieval.history(Visit(short, "ann")) is not last
+
+
+def test_a_history_keeps_no_timeline() -> None:
+    retrieval = Retrieval(("a",), {"a": 0}, (), Popular())
+    timeline = Timeline(chosen("ann", "a"))
+    retrieval.history(Visit(timeline, "ann"))
+    gone = ref(timeline)
+    del timeline
+    assert gone() is None
