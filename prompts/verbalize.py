@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from prompts.disarm import disarmed
 from prompts.errors import TemplateError
@@ -48,6 +48,14 @@ class TrunkForm:
     step: int
 
 
+class Said(Protocol):
+    """What puts the event of a number into words, as one vector or not."""
+
+    def __call__(self, index: int, *, compress: bool) -> Piece:
+        """The event's piece."""
+        ...
+
+
 class Trunk(NamedTuple):
     """`pieces[0]` is the profile, `pieces[1 + i]` is event `first + i`."""
 
@@ -77,12 +85,20 @@ def verbalize(form: TrunkForm, profile: Mapping[str, object], happenings: Sequen
     fits (long events, a large step) the step is halved until one does. `happenings` are in time order; only those
     that may fit are put into words, so a long history costs no more than a short one.
     """
+
+    def said(index: int, *, compress: bool) -> Piece:
+        return event_piece(form, happenings[index], compress=compress)
+
+    return trunk_of(form, profile, len(happenings), said, count)
+
+
+def trunk_of(form: TrunkForm, profile: Mapping[str, object], total: int, said: Said, count: Count) -> Trunk:
+    """As `verbalize`, of `total` events, each of which `said` puts into words."""
     top = fitted(profile_piece(form, profile), form.budget, count)
-    total, left = len(happenings), form.budget - count(top)
+    left = form.budget - count(top)
     newest_first: list[Piece] = []
     for index in range(total - 1, -1, -1):
-        compress = compressed(form, index, total)
-        piece = fitted(event_piece(form, happenings[index], compress=compress), form.budget, count)
+        piece = fitted(said(index, compress=compressed(form, index, total)), form.budget, count)
         left -= count(piece)
         if left < 0:
             break

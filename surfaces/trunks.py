@@ -8,16 +8,31 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from functools import partial
 from threading import Lock
 from typing import NamedTuple
 
-from prompts.verbalize import Count, Trunk, TrunkForm, verbalize
-from surfaces.happenings import Acts, acts_of, told
+from prompts.tree import Piece
+from prompts.verbalize import Count, Trunk, TrunkForm, event_piece, trunk_of
+from surfaces.happenings import BEFORE, Acts, acts_of, happening
+from surfaces.lately import Lately
 from surfaces.ledger.records import Item
 from surfaces.visit import Visit
 
 KEPT, KEPT_CAP = 1_024, 1_024
 """So many trunks are kept, of budgets for so many events."""
+
+
+PIECES, ITEM_CAP = 16_384, 1_000
+"""So many events are kept as they were put into words, of items whose attributes take so many characters."""
+
+
+class _Said(NamedTuple):
+    """An event's piece, and what it was made of beside the action."""
+
+    form: TrunkForm
+    item: Item
+    piece: Piece
 
 
 class _Kept(NamedTuple):
@@ -34,6 +49,7 @@ class Trunks:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
+        self._pieces = Lately[tuple[str, str, bool], _Said](PIECES)
         self._lock = Lock()
 
     def of(self, surface: str, form: TrunkForm, visit: Visit, items: Mapping[str, Item], count: Count) -> Trunk:
@@ -46,7 +62,7 @@ class Trunks:
                 self._kept.move_to_end(place)
         if kept and kept.form is form and kept.profile == profile and _same(kept.acts, acts):
             return kept.trunk
-        trunk = verbalize(form, visit.profile, told(acts), count)
+        trunk = trunk_of(form, visit.profile, acts.older + len(acts.told), partial(self._said, form, acts), count)
         if visit.member_id and len(acts.told) <= KEPT_CAP:
             with self._lock:
                 self._kept[place] = _Kept(form, profile, acts, trunk)
@@ -54,8 +70,25 @@ class Trunks:
                     self._kept.popitem(last=False)
         return trunk
 
+    def _said(self, form: TrunkForm, acts: Acts, index: int, *, compress: bool) -> Piece:
+        """An event's piece; with the very same item it is made once, whoever acted on it."""
+        if index < acts.older:
+            return event_piece(form, BEFORE, compress=compress)
+        item, action = act = acts.told[index - acts.older]
+        if item is None:
+            return event_piece(form, happening(act), compress=compress)
+        key = item.item_id, action, compress
+        known = self._pieces.find(key)
+        if known is not None and known.item is item and known.form is form:
+            return known.piece
+        piece = event_piece(form, happening(act), compress=compress)
+        if len(str(item.attributes)) <= ITEM_CAP:
+            self._pieces.keep(key, _Said(form, item, piece))
+        return piece
+
     def forget(self) -> None:
         """Drops all."""
+        self._pieces.forget()
         with self._lock:
             self._kept.clear()
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from prompts.verbalize import Trunk, verbalize
+import pytest
+
+from prompts.verbalize import Detail, Trunk, verbalize
 from surfaces.happenings import happenings
 from surfaces.ledger.records import Event, Item
 from surfaces.registry import Registry
-from surfaces.trunks import KEPT, KEPT_CAP, Trunks
+from surfaces.trunks import ITEM_CAP, KEPT, KEPT_CAP, Trunks
 from surfaces.visit import Visit
 from tests.surfaces.world import chosen
 
@@ -101,3 +103,28 @@ def test_all_are_forgotten() -> None:
     first = asked(trunks, visit("a"))
     trunks.forget()
     assert asked(trunks, visit("a")) is not first
+
+
+def test_an_event_is_told_once_for_all_who_did_the_same() -> None:
+    trunks = Trunks()
+    first = asked(trunks, visit("a", "b"))
+    assert asked(trunks, visit("b", "c", member_id="bob")).pieces[1] is first.pieces[2]
+    other = Event("cy", "b", "movies", "dislike", 1.0)
+    assert asked(trunks, Visit([other], "cy")).pieces[1] != first.pieces[2]
+    changed = {**ITEMS, "b": Item("b", "movie", {"title": "Another"})}
+    assert asked(trunks, visit("b", member_id="dan"), changed).pieces[1] != first.pieces[2]
+    assert asked(trunks, visit("b", member_id="eve"), {}).pieces[1] != first.pieces[2]
+    large = {"a": Item("a", "movie", {"title": "A", "text": "x" * ITEM_CAP})}
+    both = [asked(trunks, visit("a", member_id=name), large).pieces[1] for name in ("fay", "guy")]
+    assert both[0] is not both[1]
+    trunks.forget()
+    assert asked(trunks, visit("b", member_id="hal")).pieces[1] is not first.pieces[2]
+
+
+@pytest.mark.parametrize("detail", ["text", "vector", "mixed"])
+def test_whatever_form_the_trunk_has(detail: Detail) -> None:
+    trunks, form = Trunks(), replace(FORM, detail=detail, budget=10, step=3)
+    for size in range(30):
+        who = visit(*("abcd"[number % 4] for number in range(size)))
+        found = trunks.of("movies", form, who, ITEMS, one)
+        assert found == verbalize(form, who.profile, happenings(who.timeline, ITEMS), one)
