@@ -21,8 +21,6 @@ from surfaces.visit import Visit
 
 KEPT, KEPT_CAP = 1_024, 1_024
 """So many trunks are kept, of budgets for so many events."""
-
-
 PIECES, ITEM_CAP = 16_384, 1_000
 """So many events are kept as they were put into words, of items whose attributes take so many characters."""
 

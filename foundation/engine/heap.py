@@ -52,7 +52,7 @@ def collecting_seldom() -> Iterator[None]:
 
 
 def share_arenas() -> bool:
-    """Has all threads share a few of malloc's arenas; says whether the C library can.
+    """Has all threads share one of malloc's arenas; says whether the C library can.
 
     By glibc's default each thread has its own, in which what others still use keeps the rest from being given back: a
     server under a mixed load then grew by 36 MB a minute. Call it before there are threads.
