@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Hashable
+from typing import Generic, NamedTuple, TypeVar
+
+from prompts.tree import Piece
+from surfaces.ledger.records import Item
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
+
+PIECES, ITEM_CAP = 16_384, 1_000
+"""So many pieces are kept, of items whose attributes take so many characters."""
 
 
 class Lately(Generic[K, V]):
@@ -37,3 +43,32 @@ class Lately(Generic[K, V]):
     def forget(self) -> None:
         """Drops all."""
         self._young, self._old = {}, {}
+
+
+class _Told(NamedTuple):
+    """A piece, and what it was made of."""
+
+    form: object
+    item: Item
+    piece: Piece
+
+
+class Pieces:
+    """Items as they were put into words. May be used from any thread."""
+
+    def __init__(self) -> None:
+        self._kept = Lately[tuple[str, Hashable], _Told](PIECES)
+
+    def of(self, item: Item, how: Hashable, form: object, made: Callable[[], Piece]) -> Piece:
+        """What is `made` of an item, told `how`; the very same item is told once by the very same form."""
+        known = self._kept.find((item.item_id, how))
+        if known is not None and known.item is item and known.form is form:
+            return known.piece
+        piece = made()
+        if len(str(item.attributes)) <= ITEM_CAP:
+            self._kept.keep((item.item_id, how), _Told(form, item, piece))
+        return piece
+
+    def forget(self) -> None:
+        """Drops all."""
+        self._kept.forget()

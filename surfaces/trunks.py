@@ -15,22 +15,12 @@ from typing import NamedTuple
 from prompts.tree import Piece
 from prompts.verbalize import Count, Trunk, TrunkForm, event_piece, trunk_of
 from surfaces.happenings import BEFORE, Acts, acts_of, happening
-from surfaces.lately import Lately
+from surfaces.lately import Pieces
 from surfaces.ledger.records import Item
 from surfaces.visit import Visit
 
 KEPT, KEPT_CAP = 1_024, 1_024
 """So many trunks are kept, of budgets for so many events."""
-PIECES, ITEM_CAP = 16_384, 1_000
-"""So many events are kept as they were put into words, of items whose attributes take so many characters."""
-
-
-class _Said(NamedTuple):
-    """An event's piece, and what it was made of beside the action."""
-
-    form: TrunkForm
-    item: Item
-    piece: Piece
 
 
 class _Kept(NamedTuple):
@@ -47,7 +37,7 @@ class Trunks:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
-        self._pieces = Lately[tuple[str, str, bool], _Said](PIECES)
+        self._pieces = Pieces()
         self._lock = Lock()
 
     def of(self, surface: str, form: TrunkForm, visit: Visit, items: Mapping[str, Item], count: Count) -> Trunk:
@@ -73,16 +63,11 @@ class Trunks:
         if index < acts.older:
             return event_piece(form, BEFORE, compress=compress)
         item, action = act = acts.told[index - acts.older]
-        if item is None:
+
+        def made() -> Piece:
             return event_piece(form, happening(act), compress=compress)
-        key = item.item_id, action, compress
-        known = self._pieces.find(key)
-        if known is not None and known.item is item and known.form is form:
-            return known.piece
-        piece = event_piece(form, happening(act), compress=compress)
-        if len(str(item.attributes)) <= ITEM_CAP:
-            self._pieces.keep(key, _Said(form, item, piece))
-        return piece
+
+        return made() if item is None else self._pieces.of(item, (action, compress), form, made)
 
     def forget(self) -> None:
         """Drops all."""

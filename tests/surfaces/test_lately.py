@@ -6,8 +6,8 @@ import threading
 from weakref import ref
 
 from surfaces.happenings import attributes_of
-from surfaces.lately import Lately
-from surfaces.leaves import KEPT_CAP, Leaves, leaf_piece
+from surfaces.lately import ITEM_CAP, Lately
+from surfaces.leaves import Leaves, leaf_piece
 from surfaces.ledger.kept import Timeline
 from surfaces.ledger.records import Item
 from surfaces.registry import Registry
@@ -70,7 +70,7 @@ def test_an_item_is_told_once_until_it_or_the_surface_changes() -> None:
     again = HEAT._replace(attributes={"title": "Heat 2"})
     assert leaves.of(spec, again) == leaf_piece(spec, attributes_of(again))
     assert leaves.of(spoken(), again) is not leaves.of(spec, again)
-    large = HEAT._replace(attributes={"title": "Heat", "text": "x" * KEPT_CAP})
+    large = HEAT._replace(attributes={"title": "Heat", "text": "x" * ITEM_CAP})
     assert leaves.of(spec, large) is not leaves.of(spec, large)
     before = leaves.of(spec, again)
     leaves.forget()

@@ -9,9 +9,10 @@ import pytest
 
 from prompts.verbalize import Detail, Trunk, verbalize
 from surfaces.happenings import happenings
+from surfaces.lately import ITEM_CAP
 from surfaces.ledger.records import Event, Item
 from surfaces.registry import Registry
-from surfaces.trunks import ITEM_CAP, KEPT, KEPT_CAP, Trunks
+from surfaces.trunks import KEPT, KEPT_CAP, Trunks
 from surfaces.visit import Visit
 from tests.surfaces.world import chosen
 
