@@ -40,5 +40,6 @@ class ValueHead(HeadKind):
     def read(self, answers: Answers) -> Array:
         """[L]: the expected number."""
         shares_LA = choice(np.stack([answers.logp[word] for word in self.answers], axis=1))
-        expected: Array = shares_LA @ np.array(list(self.answers.values()))
+        # Not a matrix product: how that one rounds depends on how many leaves there are.
+        expected: Array = (shares_LA * np.array(list(self.answers.values()))).sum(axis=1)
         return expected

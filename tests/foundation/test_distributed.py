@@ -62,8 +62,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def chosen(**changes: object) -> TrainSettings:
-    """The rate is a usual one: Adam makes a step of the whole rate of a gradient that is nothing but rounding."""
-    return settings(STEPS, **({"checkpoint_every": 3, "validate_every": 3, "learning_rate": 1e-3} | changes))
+    """The rate is a low one: Adam makes a step of the whole rate of a gradient that is nothing but rounding."""
+    return settings(STEPS, **({"checkpoint_every": 3, "validate_every": 3, "learning_rate": 1e-4} | changes))
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])

@@ -299,10 +299,13 @@ def test_policies_come_after_the_draft(client: Client) -> None:
 
 def test_the_draw_is_the_members_at_that_time(client: Client) -> None:
     add(client, INTERLEAVE)
-    same = [films(client, "m2", k=20, context={"now": 5e8}).json["slate"] for _ in range(3)]
-    assert same[0] == same[1] == same[2]
-    later = [films(client, "m2", k=20, context={"now": 5e8 + n}).json["slate"] for n in range(8)]
-    assert len({tuple(entry["team"] for entry in slate) for slate in later}) > 1
+
+    def drawn(now: float) -> list[tuple[str, str]]:
+        slate = films(client, "m2", k=20, context={"now": now}).json["slate"]
+        return [(entry["item_id"], entry["team"]) for entry in slate]
+
+    assert drawn(5e8) == drawn(5e8) == drawn(5e8)
+    assert len({tuple(team for _, team in drawn(5e8 + n)) for n in range(8)}) > 1
 
 
 def test_model_and_both_against_each_other(client: Client) -> None:
