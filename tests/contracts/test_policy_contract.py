@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -89,10 +89,10 @@ def check_settings(kind: PolicyKind) -> None:
         type(kind).model_validate({**kind.model_dump(), "no_such_key": 1})
 
 
-def check_policy(policy: Policy, *, drops: bool) -> None:
+def check_policy(policy: Policy, *, drops: bool, phases: Sequence[Phase] = tuple(Phase)) -> None:
     """Properties that hold for every slate, visit and k; `drops` is whether the policy may take entries away."""
 
-    @settings(deadline=None)
+    @settings(deadline=None, phases=phases)
     @given(slates(), VISITS, st.integers(1, 9))
     def check(slate: list[Entry], visit: Visit, k: int) -> None:
         before, told = list(slate), [_told(entry) for entry in slate]
@@ -196,7 +196,7 @@ class Faulty:
 )  # fmt: skip
 def test_the_contract_finds(fault: str) -> None:
     with pytest.raises(AssertionError):
-        check_policy(Faulty(fault), drops=False)
+        check_policy(Faulty(fault), drops=False, phases=[Phase.generate])  # the smallest example is nobody's question
 
 
 def test_the_contract_passes_a_policy_that_does_nothing() -> None:

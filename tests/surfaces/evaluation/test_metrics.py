@@ -115,6 +115,7 @@ def by_ranx() -> Orders:
     return Orders()
 
 
+@pytest.mark.slow  # ranx compiles for a minute
 @pytest.mark.filterwarnings("ignore::numba.core.errors.NumbaTypeSafetyWarning")
 @pytest.mark.parametrize("name", RANX)
 def test_without_ties_the_figures_are_those_of_ranx(by_ranx: Orders, name: str) -> None:
@@ -123,6 +124,7 @@ def test_without_ties_the_figures_are_those_of_ranx(by_ranx: Orders, name: str) 
         assert RANX[name](scores, labels) == pytest.approx(by_ranx.mean(name, number), abs=1e-9)
 
 
+@pytest.mark.slow  # ranx compiles for a minute
 @pytest.mark.filterwarnings("ignore::numba.core.errors.NumbaTypeSafetyWarning")
 @pytest.mark.parametrize("name", RANX)
 def test_with_ties_they_are_the_mean_of_ranx_over_all_orders(by_ranx: Orders, name: str) -> None:
