@@ -51,7 +51,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve rankings over HTTP, until Ctrl-C. The API's pages are at /docs."""
-    from foundation.engine.heap import share_arenas
+    from foundation.engine.heap import keep_large_apart, share_arenas
     from prompts.errors import ConfigError
     from serve import server
     from serve.doors import check_host
@@ -62,6 +62,7 @@ def serve(
     from serve.traces import Traces, exporting
 
     share_arenas()
+    keep_large_apart()
     known = Keys.load(keys) if keys else Keys()
     check_host(host, known)
     limits = Settings.load(settings) if settings else Settings()

@@ -47,6 +47,33 @@ def test_threads_share_the_arenas_of_the_c_library(tmp_path: Path, how: str, at_
     assert how == "share" or arenas > ARENAS
 
 
+LARGE = """
+import ctypes, sys
+from foundation.engine.heap import keep_large_apart
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+if sys.argv[1] == "apart":
+    assert keep_large_apart()
+libc.free(libc.malloc(8 << 20))  # after which glibc has the heap for everything up to that size
+class Info(ctypes.Structure):
+    names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    _fields_ = [(name, ctypes.c_size_t) for name in names]
+libc.mallinfo2.restype = Info
+before = libc.mallinfo2().hblks
+held = libc.malloc(1 << 20)
+print(libc.mallinfo2().hblks - before)
+"""
+
+
+@pytest.mark.parametrize(("how", "apart"), [("apart", 1), ("as usual", 0)])
+def test_large_blocks_are_kept_apart(how: str, apart: int) -> None:
+    if platform.libc_ver()[0] != "glibc":
+        return  # another allocator, which is told nothing
+    assert int(subprocess.check_output([sys.executable, "-c", LARGE, how])) == apart
+
+
 SCATTERED = """
 import ctypes, sys, time
 from pathlib import Path
