@@ -1,11 +1,11 @@
 """Joins concurrent requests of any surface into one forward.
 
 The engine runs in one thread of its own, never on the event loop. Trees wait in flows, one a surface: within a flow in
-the order of their deadlines, and between flows the one is next that has been served least (start-time fair queueing,
-P. Goyal, H. Vin, H. Cheng, SIGCOMM 1996), so that a flood on one surface is that surface's own trouble. A batch takes
-as many as fit and as can still be in time together. A tree leaves the queue when its caller goes away, and an answer
-that comes too late is dropped. An engine that fails again and again is left alone for a while (a circuit breaker), and
-tried with one batch before it gets the next. All times are in seconds of the event loop's clock.
+the order of their deadlines, and between flows the one is next that was served least lately, so that a flood on one
+surface is that surface's own trouble. A batch takes as many as fit and as can still be in time together; while somebody
+asks little it is a short one, as who comes meanwhile waits for its end. A tree leaves the queue when its caller goes
+away, and an answer that comes too late is dropped. An engine that fails again and again is left alone for a while (a
+circuit breaker), and tried with one batch before it gets the next. All times are in seconds of the event loop's clock.
 """
 
 from __future__ import annotations
@@ -38,8 +38,11 @@ MEASURED_SLOTS = 256  # a smaller batch is mostly overhead and says little about
 FAILURES = 3  # forwards in a row that end in an error, until the engine is left alone
 FIRST_S, LONGEST_S = 0.1, 1.0  # for how long: twice as long each time
 PATIENCE_S = 0.02  # so much later than it came the engine has its turn, where others compute
-LITTLE = 0.8  # a flow that took less than so much of an equal share lately does not wait for company
+LITTLE = (
+    0.8  # a flow that took less than so much of an equal share lately does not wait for company, nor for a long batch
+)
 LATELY = 0.5  # how much of what flows took is kept at the next batch
+SHORT_S = 0.045  # so long a batch may be expected to take while a flow is there that asks little
 OPTIMISM = 0.7  # a request is refused only if an engine this much faster than lately would still be late
 
 
@@ -151,7 +154,6 @@ class Batcher:
         self._waiting: set[_Waiting] = set()
         self.queued_slots = 0
         self._queued: dict[str, int] = {}
-        self._served: dict[str, float] = {}
         self._lately: dict[str, float] = {}
         self._presses = False
         self._forward: _Forward | None = None
@@ -261,9 +263,6 @@ class Batcher:
 
     def _enter(self, entry: _Waiting) -> Future[Scored]:
         with self._lock:
-            if entry.flow not in self._queued:  # it begins level with the others, whatever it had before
-                active = [self._served[name] for name in self._queued]
-                self._served[entry.flow] = max(self._served.get(entry.flow, 0.0), min(active, default=0.0))
             self._waiting.add(entry)
             self._count(entry.flow, entry.tree.size)
             self._arrived.notify()
@@ -286,8 +285,6 @@ class Batcher:
         self._queued[flow] = self._queued.get(flow, 0) + slots
         if not self._queued[flow]:
             del self._queued[flow]
-        if not self._queued:
-            self._served.clear()
         self.figures.queued(self.waiting, self.queued_slots)
 
     def _serve(self) -> None:
@@ -350,22 +347,22 @@ class Batcher:
         flows: dict[str, list[_Waiting]] = {}
         for entry in sorted(self._waiting, key=_urgency, reverse=True):
             flows.setdefault(entry.flow, []).append(entry)
+        lately = {flow: LATELY * slots for flow, slots in self._lately.items() if slots > 1}
+        room_s = SHORT_S if any(map(self._asks_little, lately.keys() | flows.keys())) else math.inf
         batch: list[_Waiting] = []
-        slots, first = 0, float("inf")
+        slots, first = 0, math.inf
         while flows:
-            flow = min(flows, key=lambda name: (self._served[name], flows[name][-1].deadline))
+            flow = min(flows, key=lambda name: (lately.get(name, 0.0), flows[name][-1].deadline))
             entry = flows[flow].pop()
             size, soonest = slots + entry.tree.size, min(first, entry.deadline)
-            if not batch or self._fits(size, now, soonest):
+            if not batch or self._fits(size, min(soonest, now + room_s), now):
                 batch.append(entry)
                 slots, first = size, soonest
-                self._served[flow] += entry.tree.size
+                lately[flow] = lately.get(flow, 0.0) + entry.tree.size
             if not flows[flow]:
                 del flows[flow]
-        self._presses = False
-        self._lately = {flow: LATELY * slots for flow, slots in self._lately.items() if slots > 1}
+        self._presses, self._lately = False, lately
         for entry in batch:
-            self._lately[entry.flow] = self._lately.get(entry.flow, 0.0) + entry.tree.size
             self._leave(entry)
         return batch
 
@@ -374,7 +371,7 @@ class Batcher:
         lately = self._lately
         return lately.get(flow, 0.0) < LITTLE * sum(lately.values()) / max(1, len(lately.keys() | {flow}))
 
-    def _fits(self, slots: int, now: float, deadline: float) -> bool:
+    def _fits(self, slots: int, deadline: float, now: float) -> bool:
         """Whether so many slots may be a batch, and would be done by the deadline."""
         return slots <= self.limits.batch_slots and now + self.pace.expects(slots) <= deadline
 

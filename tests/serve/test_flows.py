@@ -6,7 +6,7 @@ import asyncio
 
 from foundation.engine.base import TokenTree
 from prompts.errors import CapacityError
-from serve.batcher import FAILURES, PATIENCE_S, Batcher, Limits
+from serve.batcher import FAILURES, PATIENCE_S, SHORT_S, Batcher, Limits, Pace
 from serve.lane import Lane
 from tests.serve.batching import now, reason_of, run, until
 from tests.serve.conftest import Controlled, tree_of
@@ -37,6 +37,31 @@ def test_a_flood_does_not_starve_another_flow(engine: Controlled) -> None:
     assert taken <= 2, "the one that ran, and the next"
     assert done.count("flood") == 40
     assert sorted(engine.batches)[-1] == 2
+
+
+def test_while_somebody_asks_little_batches_are_short_and_take_theirs_first(engine: Controlled) -> None:
+    """What came while the engine was busy goes together with the next batch, which has time for no more."""
+    tree = engine.read(tree_of(1))
+
+    async def work(batcher: Batcher) -> list[int]:
+        flood = [asyncio.create_task(batcher.score(tree, now() + 10, flow="flood")) for _ in range(40)]
+        await until(lambda: len(engine.batches) == 2)
+        engine.gate.clear()
+        await until(lambda: batcher.waiting in range(1, 25))
+        little = [asyncio.create_task(batcher.score(tree, now() + 20, flow="little")) for _ in range(3)]
+        await until(lambda: batcher._queued.get("little") == 3 * tree.size)
+        before = len(engine.batches)
+        engine.gate.set()
+        await asyncio.gather(*little)
+        taken = engine.batches[before:]
+        await asyncio.gather(*flood)
+        return taken
+
+    pace = Pace(SHORT_S / (3.5 * tree.size))
+    taken = run(Batcher(engine, Limits(batch_slots=8 * tree.size, gather_s=0.005), pace), work)
+    assert engine.batches[0] == 8
+    assert 1 <= len(taken) <= 2, "one may have been on its way"
+    assert taken[-1] == 3
 
 
 def test_who_asks_for_little_does_not_wait_for_company(engine: Controlled) -> None:
