@@ -2,10 +2,11 @@
 
 The engine runs in one thread of its own, never on the event loop. Trees wait in flows, one a surface: within a flow in
 the order of their deadlines, and between flows the one is next that was served least lately, so that a flood on one
-surface is that surface's own trouble. A batch takes as many as fit and as can still be in time together; while somebody
-asks little it is a short one, as who comes meanwhile waits for its end. A tree leaves the queue when its caller goes
-away, and an answer that comes too late is dropped. An engine that fails again and again is left alone for a while (a
-circuit breaker), and tried with one batch before it gets the next. All times are in seconds of the event loop's clock.
+surface is that surface's own trouble. A batch takes as many as fit and as can still be in time together; where several
+surfaces are asked it is a short one, as who comes meanwhile waits for its end. A tree leaves the queue when its caller
+goes away, and an answer that comes too late is dropped. An engine that fails again and again is left alone for a while
+(a circuit breaker), and tried with one batch before it gets the next. All times are in seconds of the event loop's
+clock.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ LITTLE = (
     0.8  # a flow that took less than so much of an equal share lately does not wait for company, nor for a long batch
 )
 LATELY = 0.5  # how much of what flows took is kept at the next batch
-SHORT_S = 0.045  # so long a batch may be expected to take while a flow is there that asks little
+SHORT_S = 0.06  # so long a batch may be expected to take where several flows were served lately
 OPTIMISM = 0.7  # a request is refused only if an engine this much faster than lately would still be late
 
 
@@ -348,7 +349,7 @@ class Batcher:
         for entry in sorted(self._waiting, key=_urgency, reverse=True):
             flows.setdefault(entry.flow, []).append(entry)
         lately = {flow: LATELY * slots for flow, slots in self._lately.items() if slots > 1}
-        room_s = SHORT_S if any(map(self._asks_little, lately.keys() | flows.keys())) else math.inf
+        room_s = SHORT_S if len(lately.keys() | flows.keys()) > 1 else math.inf
         batch: list[_Waiting] = []
         slots, first = 0, math.inf
         while flows:

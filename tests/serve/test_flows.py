@@ -39,7 +39,7 @@ def test_a_flood_does_not_starve_another_flow(engine: Controlled) -> None:
     assert sorted(engine.batches)[-1] == 2
 
 
-def test_while_somebody_asks_little_batches_are_short_and_take_theirs_first(engine: Controlled) -> None:
+def test_beside_another_flow_batches_are_short_and_who_asks_little_comes_first(engine: Controlled) -> None:
     """What came while the engine was busy goes together with the next batch, which has time for no more."""
     tree = engine.read(tree_of(1))
 
