@@ -39,9 +39,7 @@ MEASURED_SLOTS = 256  # a smaller batch is mostly overhead and says little about
 FAILURES = 3  # forwards in a row that end in an error, until the engine is left alone
 FIRST_S, LONGEST_S = 0.1, 1.0  # for how long: twice as long each time
 PATIENCE_S = 0.02  # so much later than it came the engine has its turn, where others compute
-LITTLE = (
-    0.8  # a flow that took less than so much of an equal share lately does not wait for company, nor for a long batch
-)
+LITTLE = 0.8  # a flow that took less than so much of an equal share lately does not wait for company
 LATELY = 0.5  # how much of what flows took is kept at the next batch
 SHORT_S = 0.06  # so long a batch may be expected to take where several flows were served lately
 OPTIMISM = 0.7  # a request is refused only if an engine this much faster than lately would still be late

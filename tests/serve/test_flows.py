@@ -157,7 +157,7 @@ def test_room_is_made_only_by_those_who_have_more(engine: Controlled) -> None:
 
 
 def test_a_flow_that_was_away_has_no_credit(engine: Controlled) -> None:
-    """It begins level with those who were served meanwhile: it may not make up for the time that it asked nothing."""
+    """It comes first for a batch or two, and does not make up for all the time that it asked nothing."""
     tree = engine.read(tree_of(1))
 
     async def work(batcher: Batcher) -> list[str]:
