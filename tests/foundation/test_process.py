@@ -29,8 +29,6 @@ from tests.foundation.adapted import ByPeft, mixed, visit
 from tests.foundation.reference import random_node
 
 BACK_S = 60.0
-EXACT = 1e-5
-"""What any two ways to the same score may differ by: here one may have kept a trunk that the other reads."""
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +70,8 @@ def same(found: Sequence[LeafScores], wanted: Sequence[LeafScores]) -> None:
     for one, other in zip(found, wanted, strict=True):
         assert len(one.logp) == len(other.logp)
         for logp, right in zip(one.logp, other.logp, strict=True):
-            np.testing.assert_allclose(logp, right, atol=EXACT)
-        np.testing.assert_allclose(one.likelihood, other.likelihood, atol=EXACT)
+            np.testing.assert_allclose(logp, right, atol=1e-6)
+        np.testing.assert_allclose(one.likelihood, other.likelihood, atol=1e-6)
 
 
 def pid(engine: ProcessEngine) -> int:
@@ -112,7 +110,7 @@ def test_it_reads_and_embeds_as_one_in_this_process_does(apart: ProcessEngine, h
     assert apart.read(tree) == here.read(tree)
     for piece in tree.nodes[0].pieces:
         assert apart.count(piece) == here.count(piece)
-    np.testing.assert_allclose(apart.embed(["Toy Story", "x"], "me"), here.embed(["Toy Story", "x"], "me"), atol=EXACT)
+    np.testing.assert_allclose(apart.embed(["Toy Story", "x"], "me"), here.embed(["Toy Story", "x"], "me"), atol=1e-6)
     assert apart.embed([]).shape == here.embed([]).shape
     assert (apart.name, apart.model_version) == (here.name, here.model_version)
 
@@ -164,6 +162,8 @@ def test_a_killed_process_has_a_successor_with_the_same_adapters(apart: ProcessE
     apart.forget()  # which has nothing to forget
     until_back(apart, lambda: apart.score([visit("a")]))
     assert pid(apart) != before
+    for engine in (apart, here):  # a trunk that is read is rounded another way than one that is kept
+        engine.forget()
     same(apart.score([visit("a"), visit("b")]), here.score([visit("a"), visit("b")]))
 
 

@@ -156,8 +156,8 @@ def test_room_is_made_only_by_those_who_have_more(engine: Controlled) -> None:
     assert run(Batcher(engine, Limits(queue_slots=4 * tree.size, gather_s=0.0)), work) == "capacity"
 
 
-def test_a_flow_that_was_away_has_no_credit(engine: Controlled) -> None:
-    """It comes first for a batch or two, and does not make up for all the time that it asked nothing."""
+def test_a_flow_that_was_away_does_not_make_up_for_it(engine: Controlled) -> None:
+    """It comes first for a batch or two, and then in turn: what it did not ask for is not owed to it."""
     tree = engine.read(tree_of(1))
 
     async def work(batcher: Batcher) -> list[str]:

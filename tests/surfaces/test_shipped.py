@@ -42,8 +42,9 @@ def compared(ledger: Ledger, spec: SurfaceSpec, members: int, candidates: int | 
     return Report("movies", split, rank(split, [method, FromSource("popular", Popular(), split.train)], ledger))
 
 
-def test_it_ranks_held_out_films_above_popularity(movielens: Ledger) -> None:
-    report = compared(movielens, movies(), members=150, candidates=100)
+@pytest.mark.parametrize("without", [SLOW, pytest.param((), marks=pytest.mark.slow)], ids=["some advisers", "all"])
+def test_it_ranks_held_out_films_above_popularity(movielens: Ledger, without: Collection[str]) -> None:
+    report = compared(movielens, movies(without), members=150, candidates=100)
     assert report.difference("popular", "ndcg@10").low > 0
 
 
