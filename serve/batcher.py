@@ -15,7 +15,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -30,6 +30,7 @@ from prompts.errors import CapacityError, TreeError
 from serve.degraded import DegradedError
 from serve.figures import Figures
 from serve.lane import Lane
+from serve.shares import Shares
 from serve.timing import clock
 from surfaces.adapters import Adaptable
 
@@ -39,9 +40,8 @@ MEASURED_SLOTS = 256  # a smaller batch is mostly overhead and says little about
 FAILURES = 3  # forwards in a row that end in an error, until the engine is left alone
 FIRST_S, LONGEST_S = 0.1, 1.0  # for how long: twice as long each time
 PATIENCE_S = 0.02  # so much later than it came the engine has its turn, where others compute
-LITTLE = 0.8  # a flow that took less than so much of an equal share lately does not wait for company
 LATELY = 0.5  # how much of what flows took is kept at the next batch
-SHORT_S = 0.06  # so long a batch may be expected to take where several flows were served lately
+SHORT_S = 0.04  # so long a batch may be expected to take where several flows were served lately
 OPTIMISM = 0.7  # a request is refused only if an engine this much faster than lately would still be late
 
 
@@ -153,7 +153,7 @@ class Batcher:
         self._waiting: set[_Waiting] = set()
         self.queued_slots = 0
         self._queued: dict[str, int] = {}
-        self._lately: dict[str, float] = {}
+        self._lately = Shares(least=1)
         self._presses = False
         self._forward: _Forward | None = None
         self._lock = RLock()
@@ -265,7 +265,7 @@ class Batcher:
             self._waiting.add(entry)
             self._count(entry.flow, entry.tree.size)
             self._arrived.notify()
-            if self._asks_little(entry.flow):
+            if self._lately.asks_little(entry.flow):  # it does not wait for company
                 self._presses = True
                 if self.lane:
                     self.lane.hasten()
@@ -295,13 +295,28 @@ class Batcher:
                 logger.exception("a batch could not be put together")
 
     def _awaits(self) -> bool:
-        """Waits for trees, and a little for more of them; False at the end."""
+        """Waits for trees; False at the end.
+
+        It waits a little for more of them, but for those who ask little and came while a forward ran, not once more.
+        """
         with self._arrived:
+            behind = bool(self._waiting)
             self._arrived.wait_for(lambda: self._waiting or self._closed)
             if self._closed:
                 return False
-        time.sleep(self.limits.gather_s)
+            ready = self._is_full() or (behind and self._presses)
+        if not ready:
+            time.sleep(self.limits.gather_s)
         return True
+
+    def _is_full(self) -> bool:
+        """Whether no more trees would have room in the next batch."""
+        room_s = self._room_s(self._queued)
+        return self.queued_slots >= self.limits.batch_slots or self.pace.expects(self.queued_slots) >= room_s
+
+    def _room_s(self, flows: Iterable[str]) -> float:
+        """So long a batch may be expected to take, where trees of these flows wait."""
+        return SHORT_S if self._lately.several(flows) else math.inf
 
     def _turn(self) -> None:
         """One batch. The engine is patient: what is put into words meanwhile is part of it."""
@@ -346,29 +361,25 @@ class Batcher:
         flows: dict[str, list[_Waiting]] = {}
         for entry in sorted(self._waiting, key=_urgency, reverse=True):
             flows.setdefault(entry.flow, []).append(entry)
-        lately = {flow: LATELY * slots for flow, slots in self._lately.items() if slots > 1}
-        room_s = SHORT_S if len(lately.keys() | flows.keys()) > 1 else math.inf
+        lately = self._lately
+        lately.fade(LATELY)
+        room_s = self._room_s(flows)
         batch: list[_Waiting] = []
         slots, first = 0, math.inf
         while flows:
-            flow = min(flows, key=lambda name: (lately.get(name, 0.0), flows[name][-1].deadline))
+            flow = min(flows, key=lambda name: (lately.of(name), flows[name][-1].deadline))
             entry = flows[flow].pop()
             size, soonest = slots + entry.tree.size, min(first, entry.deadline)
             if not batch or self._fits(size, min(soonest, now + room_s), now):
                 batch.append(entry)
                 slots, first = size, soonest
-                lately[flow] = lately.get(flow, 0.0) + entry.tree.size
+                lately.add(flow, entry.tree.size)
             if not flows[flow]:
                 del flows[flow]
-        self._presses, self._lately = False, lately
+        self._presses = False
         for entry in batch:
             self._leave(entry)
         return batch
-
-    def _asks_little(self, flow: str) -> bool:
-        """Whether others took much more than this flow lately."""
-        lately = self._lately
-        return lately.get(flow, 0.0) < LITTLE * sum(lately.values()) / max(1, len(lately.keys() | {flow}))
 
     def _fits(self, slots: int, deadline: float, now: float) -> bool:
         """Whether so many slots may be a batch, and would be done by the deadline."""

@@ -111,7 +111,7 @@ class Doorkeeper:
     def __init__(self, keys: Keys, let_in: LetIn) -> None:
         """`let_in` gives rankings their tickets."""
         self.keys, self.let_in = keys, let_in
-        self.turned_away, self.resting = 0, False
+        self.turned_away = 0
 
     def look(self, scope: Connection, place: Place | None = None) -> None:
         """Notes in a request's scope its place, its key, its ticket, and what speaks against it: once for each."""

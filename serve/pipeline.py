@@ -98,7 +98,9 @@ class Ranking:
                 slate = await done(retrieval.put(self.name, in_retrieval_order, shortlist, surface, request.k))
         except DegradedError as error:
             slate, reason = in_retrieval_order(shortlist, surface, request.k), error.reason
-        return self._reply(shortlist, slate, reason)
+        reply = self._reply(shortlist, slate, reason)
+        services.rest.over()
+        return reply
 
     async def _asking(self, shortlist: Shortlist) -> list[RankedItem]:
         """The slate as the model has it. Raises DegradedError where its answer is not to be had by the deadline."""

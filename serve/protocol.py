@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, cast
@@ -30,10 +29,6 @@ from serve.watch import new_id
 
 access = logging.getLogger("prismrank.access")
 
-REST_S = 0.008
-"""So long the event loop rests after requests were turned away: each time that it wakes, it takes the interpreter."""
-ROUNDS = 3
-"""So many times everything that is ready has its turn before: a request begins, and a reply goes out, in that."""
 LINGER_S = 2.0
 """So long a connection that ends before all of a body was read goes on reading: else the client, which still sends, is
 told that nobody listens, and never reads why."""
@@ -201,9 +196,7 @@ class Protocol(HttpToolsProtocol):
     def _away(self, status: int) -> None:
         """A request was turned away."""
         self.services.figures.answered(RANK, "POST", status, 0.0)
-        if not self.keeper.resting:
-            self.keeper.resting = True
-            self.loop.call_soon(_breathe, self.loop, self.keeper)
+        self.services.rest.soon(self.loop)
         if self.keeper.turned_away == 0:
             self.loop.call_later(TOLD_S, _tell, self.keeper)
         self.keeper.turned_away += 1
@@ -279,18 +272,6 @@ def _answer(status: int, detail: str, headers: tuple[tuple[str, str], ...], last
     lines = [f"content-type: {ProblemResponse.media_type}", f"content-length: {len(body.encode())}"]
     lines += [f"{name.lower()}: {value}" for name, value in headers] + ["connection: close"] * last
     return STATUS_LINE[status], "\r\n".join(["", *lines, "", body]).encode()
-
-
-def _breathe(loop: asyncio.AbstractEventLoop, keeper: Doorkeeper, rounds: int = ROUNDS) -> None:
-    """Lets those who compute have the interpreter, and what comes meanwhile come together.
-
-    What is under way on the event loop comes first.
-    """
-    if rounds:
-        loop.call_soon(_breathe, loop, keeper, rounds - 1)
-        return
-    keeper.resting = False
-    time.sleep(REST_S)
 
 
 def _tell(keeper: Doorkeeper) -> None:

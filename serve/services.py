@@ -26,6 +26,7 @@ from serve.health import Health
 from serve.lag import Lag
 from serve.lane import Lane
 from serve.models import Opened, ServedModel
+from serve.rest import Rest
 from serve.served import ServedSurface, make_ready
 from serve.settings import Settings
 from serve.traces import Traces
@@ -99,7 +100,7 @@ class Services:
         self.figures, self.traces = Figures(), Traces()
         self.settings = settings = settings or Settings()
         self.adapter_folder = adapters
-        self.lane, self.lag = Lane(), Lag()
+        self.lane, self.lag, self.rest = Lane(), Lag(), Rest()
         self.model = self.model_of(engine.model_version.partition("@")[0], Opened(engine, calibrations))
         self.former: Former | None = None
         self.leaving = False

@@ -20,6 +20,7 @@ from weakref import ref
 
 from prompts.errors import CapacityError
 from serve.lane import Lane
+from serve.shares import Shares
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,6 +31,8 @@ LEAST = 0.01
 """Of a turn: less than that is forgotten."""
 MEMORY = 0.9
 """How much of what is known of the time that work takes is kept when one more was done."""
+PRESSING_S = 10_000.0
+"""So much sooner than it came the work of those who ask for little has its turn in a lane: before all other."""
 
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
@@ -57,7 +60,7 @@ class Workers:
         self._seconds = 0.0
         self._flows: dict[str, dict[_Job, None]] = {}
         self._lock = Lock()
-        self._had: dict[str, float] = {}
+        self._had = Shares(LEAST)
         self._at = 0.0
         self._turns, self._closed = 0, False
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)  # begins none before it is used
@@ -75,9 +78,9 @@ class Workers:
         if self._closed:
             raise CapacityError(f"{self.name} is closed")
         job = _Job(flow, partial(work, *args, **kwargs), Future())
-        self._enter(job)
+        pressing = self._enter(job)
         job.future.add_done_callback(partial(self._leave, ref(job)))  # else they hold each other
-        self._begin()
+        self._begin(pressing=pressing)
         return job.future
 
     def expects(self, flow: str = "", more: int = 0) -> float:
@@ -98,8 +101,8 @@ class Workers:
         for job in waiting:
             job.future.cancel()
 
-    def _enter(self, job: _Job) -> None:
-        """Puts a job into its flow. Raises CapacityError where there is no room."""
+    def _enter(self, job: _Job) -> bool:
+        """Puts a job into its flow; says whether that asks for little. Raises CapacityError where there is no room."""
         giving = None
         with self._lock:
             if self.inside >= self.room:
@@ -107,9 +110,11 @@ class Workers:
                 self._off(giving)
             self.inside += 1
             self._flows.setdefault(job.flow, {})[job] = None
+            pressing = self._had.asks_little(job.flow)
         if giving is not None:
             with suppress(InvalidStateError):  # its caller has just gone
                 giving.future.set_exception(CapacityError(f"too much work waits for {self.name}"))
+        return pressing
 
     def _who_gives(self, flow: str) -> _Job:
         """The last job of the longest flow. Raises CapacityError where that is about as short as this one."""
@@ -136,25 +141,26 @@ class Workers:
         with self._lock:
             if not self._flows:
                 return None
-            flow = min(self._flows, key=lambda name: self._had.get(name, 0.0))
+            flow = min(self._flows, key=self._had.of)
             job = next(iter(self._flows[flow]))
             self._off(job)
             before, self._at = self._at, time.monotonic()
-            fades = math.exp((before - self._at) / LATELY_S)
-            self._had = {name: left for name, count in self._had.items() if (left := count * fades) > LEAST}
-            self._had[flow] = self._had.get(flow, 0.0) + 1
+            self._had.fade(math.exp((before - self._at) / LATELY_S))
+            self._had.add(flow, 1)
             return job
 
-    def _begin(self) -> None:
-        """Asks for a turn, where more work waits than turns that are to come."""
+    def _begin(self, *, pressing: bool = False) -> None:
+        """Asks for a turn, where more work waits than turns that are to come, or the lane shall have it soon."""
+        pressing = pressing and self.lane is not None
         with self._lock:
-            if self._closed or self._turns >= min(self.threads, self.inside):
+            if self._closed or (self._turns >= min(self.threads, self.inside) and not pressing):
                 return
             self._turns += 1
         if self.lane is None:
             self._pool.submit(self._turn, time.monotonic())
         else:
-            self.lane.submit(partial(self._turn, time.monotonic()), self.patience_s)
+            sooner_s = PRESSING_S if pressing else 0.0
+            self.lane.submit(partial(self._turn, time.monotonic()), self.patience_s - sooner_s)
 
     def _turn(self, since: float) -> None:
         """Does the work whose turn it is; it waited for the turn `since` then."""

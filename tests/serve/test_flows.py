@@ -87,6 +87,32 @@ def test_who_asks_for_little_does_not_wait_for_company(engine: Controlled) -> No
     assert forwards == [1, 3], "so many there had been: the flood's was still to come, the other's was not"
 
 
+def test_nobody_waits_for_company_that_would_have_no_room(engine: Controlled) -> None:
+    tree = engine.read(tree_of(1))
+
+    async def work(batcher: Batcher) -> None:
+        asked = batcher.put([tree] * 4, now() + 10)
+        await asyncio.gather(*map(asyncio.wrap_future, asked))
+
+    run(Batcher(engine, Limits(batch_slots=2 * tree.size, gather_s=60.0)), work)
+    assert engine.batches == [2, 2]
+
+
+def test_who_asks_for_little_and_came_during_a_forward_does_not_wait_for_company(engine: Controlled) -> None:
+    tree = engine.read(tree_of(1))
+
+    async def work(batcher: Batcher) -> None:
+        engine.gate.clear()
+        flood = batcher.put([tree] * 2, now() + 10, "flood")
+        await until(lambda: bool(engine.batches))
+        little = batcher.put([tree], now() + 10, "little")
+        engine.gate.set()
+        await asyncio.gather(*map(asyncio.wrap_future, [*flood, *little]))
+
+    run(Batcher(engine, Limits(batch_slots=2 * tree.size, gather_s=60.0)), work)
+    assert engine.batches == [2, 1]
+
+
 def test_two_flows_get_equal_shares(engine: Controlled) -> None:
     """However many trees each sends, and however large they are, both are served as many slots while both wait."""
     small, large = engine.read(tree_of(1)), engine.read(tree_of(12))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from prompts.errors import CapacityError, LedgerError
+from serve.lane import Lane
 from serve.workers import LATELY_S, Workers
 
 
@@ -199,3 +200,22 @@ def test_a_flow_waits_for_its_own_turns_alone(gate: threading.Event) -> None:
         await asyncio.gather(*map(asyncio.wrap_future, [running, *waiting]))
 
     run(main())
+
+
+def test_who_asks_for_little_comes_before_what_others_have_begun() -> None:
+    lane, ran = Lane(), list[str]()
+    gathering = Workers("gathering", threads=2, room=99, lane=lane)
+    writing = Workers("writing", threads=1, room=99, lane=lane, patience_s=-1000.0)
+
+    async def main() -> None:
+        for _ in range(9):
+            await asyncio.wrap_future(gathering.put("flood", str, 7))
+        lane.acquire()
+        waiting = [writing.put("flood", ran.append, "written")]
+        waiting += [gathering.put("flood", ran.append, f"flood {number}") for number in range(4)]
+        waiting += [gathering.put("little", ran.append, "little")]
+        lane.release()
+        await asyncio.gather(*map(asyncio.wrap_future, waiting))
+
+    run(main())
+    assert ran == ["little", "written", "flood 0", "flood 1", "flood 2", "flood 3"]
