@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -31,6 +31,9 @@ from serve.watch import log_to_stderr
 START_LIMIT_S = 60.0
 SWITCH_S = 0.001
 """So soon a thread that waits for the interpreter has it: at Python's own 5 ms replies wait for whoever computes."""
+AT_ONCE = 16
+"""So many connections are taken in each time that the event loop wakes: libuv accepts one for each socket that listens,
+and a rush of connections would wait for as many turns of the loop."""
 LINGER_S = 0.5
 """So long a connection that was taken in may be silent when the server goes."""
 
@@ -111,8 +114,8 @@ def serve(
     """Serves until a signal ends it, and follows the surface files of `folder`."""
     log_to_stderr()
     app = create_app(services, folder, keys, shelf)
-    with collecting_seldom(), trimming():
-        _server(app, services, services.settings.drain_s, log_level="info").run(sockets=[bound])
+    with collecting_seldom(), trimming(), _listening(bound) as sockets:
+        _server(app, services, services.settings.drain_s, log_level="info").run(sockets=sockets)
 
 
 @contextmanager
@@ -124,8 +127,8 @@ def serving(
     server = _server(create_app(services, folder, keys, shelf), services, 0.0, log_level="warning")
 
     def work() -> None:
-        with suppress(SystemExit), collecting_seldom():  # the first is its way to say that it could not start
-            server.run(sockets=[bound])
+        with suppress(SystemExit), collecting_seldom(), _listening(bound) as sockets:
+            server.run(sockets=sockets)  # it exits where it could not start
 
     thread = threading.Thread(target=work, name="server")
     thread.start()
@@ -152,6 +155,13 @@ def _server(app: FastAPI, services: Services, drain_s: float, *, log_level: str)
         proxy_headers=False,
     )
     return Server(config, services, drain_s)
+
+
+@contextmanager
+def _listening(bound: socket.socket) -> Iterator[list[socket.socket]]:
+    """The same socket under several file descriptors."""
+    with ExitStack() as more:
+        yield [bound, *(more.enter_context(bound.dup()) for _ in range(AT_ONCE - 1))]
 
 
 def _wait_for(server: uvicorn.Server, thread: threading.Thread) -> None:

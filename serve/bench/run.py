@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from foundation.bench.machine import machine
+from foundation.engine.heap import collecting_seldom
 from foundation.wheels import cache_folder
 from prompts.errors import ConfigError
 from prompts.suggest import suggest
@@ -109,7 +110,8 @@ def measure(names: Sequence[str], asked: Asked, tell: Tell) -> dict[str, Found]:
     """What the scenarios found, by name. Raises ConfigError, LedgerError, CheckpointError."""
     with Ledger.open(asked.ledger, create=False) as ledger:
         workload = Workload(ledger, asked.surface)
-    return asyncio.run(_measured(names, Stage(asked, workload, tell)))
+    with collecting_seldom():  # the generator must not stop for it
+        return asyncio.run(_measured(names, Stage(asked, workload, tell)))
 
 
 async def _measured(names: Sequence[str], stage: Stage) -> dict[str, Found]:

@@ -6,6 +6,8 @@ import asyncio
 import logging
 import socket
 import threading
+import time
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -102,6 +104,38 @@ def test_a_reply_is_sent_at_once(shared: Client, monkeypatch: pytest.MonkeyPatch
     assert shared.ask("GET", "/v1/surfaces").status == 200
     assert told
     assert all(told)
+
+
+def test_a_rush_of_connections_is_taken_in_together(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the event loop is busy many come; counted is how often the loop turns until it has seen them all."""
+    waiting, turns, seen, made = 80, 0, list[int](), Protocol.connection_made
+    busy, loops = threading.Event(), list[asyncio.AbstractEventLoop]()
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        if len(seen) < waiting:
+            loops[0].call_soon(turn)
+
+    def looked_at(self: Protocol, transport: asyncio.Transport) -> None:
+        made(self, transport)
+        loops.append(self.loop)
+        seen.append(turns)
+
+    monkeypatch.setattr(Protocol, "connection_made", looked_at)
+    with served(services) as client, ExitStack() as stack:
+        client.until_ready()
+        loops[0].call_soon_threadsafe(busy.wait, 20)
+        for _ in range(waiting):
+            stack.enter_context(socket.create_connection(("127.0.0.1", client.port), timeout=20))
+        seen.clear()
+        loops[0].call_soon_threadsafe(turn)
+        busy.set()
+        end = time.monotonic() + 20
+        while len(seen) < waiting:
+            assert time.monotonic() < end
+            time.sleep(0.005)
+    assert turns < waiting / 4
 
 
 def test_a_port_that_is_taken_is_one_clear_error() -> None:
