@@ -42,7 +42,8 @@ FIRST_S, LONGEST_S = 0.1, 1.0  # for how long: twice as long each time
 PATIENCE_S = 0.02  # so much later than it came the engine has its turn, where others compute
 LATELY = 0.5  # how much of what flows took is kept at the next batch
 SHORT_S = 0.04  # so long a batch may be expected to take where several flows were served lately
-OPTIMISM = 0.7  # a request is refused only if an engine this much faster than lately would still be late
+OPTIMISM = 0.7  # a tree is refused only if an engine this much faster than lately would still be late
+BUSY = 0.5  # of the time up to the deadline: who would wait longer for their forward is not put into words
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,18 +206,18 @@ class Batcher:
         return waiting
 
     def admit(self, deadline: float, slots: int = 0, flow: str = "") -> None:
-        """Raises DegradedError when `slots` have no room, or clearly would not be scored by the deadline.
+        """Raises DegradedError when `slots` have no room, would wait long, or clearly not be scored by the deadline.
 
         Where the queue is full, a flow that has more in it than this one would have makes room: its least urgent trees
-        are degraded.
+        are degraded. The queue stays short: trees that wait up to their deadline make small batches, and late ones.
         """
         with self._lock:
-            giving = self._admit(deadline, slots, flow)
+            giving = self._admit(deadline, slots, flow, wait=BUSY)
         for entry in giving:
             _settle(entry, DegradedError("capacity"))
 
-    def _admit(self, deadline: float, slots: int, flow: str) -> list[_Waiting]:
-        """Makes room, and says who gave it."""
+    def _admit(self, deadline: float, slots: int, flow: str, wait: float = 1.0) -> list[_Waiting]:
+        """Makes room, and says who gave it; `wait`: the part of the time up to the deadline that may be waited."""
         now = clock()
         if self._closed or not self.breaker.lets(now):
             raise DegradedError("engine")
@@ -226,6 +227,8 @@ class Batcher:
             giving = self._those_who_give(slots, flow)
         if now >= deadline or (self._forward and now + OPTIMISM * self._expects(slots, deadline, now, flow) > deadline):
             raise DegradedError("deadline")
+        if wait < 1 and self._forward and self._expects(0, deadline, now, flow) > wait * (deadline - now):
+            raise DegradedError("capacity")
         for entry in giving:  # only for one that comes in
             self._leave(entry)
         return giving

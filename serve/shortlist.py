@@ -118,8 +118,9 @@ class _Known:
         """Those of the items that there are."""
         names = list(dict.fromkeys(item_ids))
         unread = [name for name in names if name not in self.found and name not in self.absent]
-        self.found.update(self.ledger.items(unread) if unread else {})
-        self.absent.update(name for name in unread if name not in self.found)
+        if unread:
+            self.found.update(self.ledger.items(unread))
+            self.absent.update(name for name in unread if name not in self.found)
         return {name: self.found[name] for name in names if name in self.found}
 
     def all_of(self, item_ids: Sequence[str]) -> dict[str, Item]:

@@ -7,7 +7,7 @@ coarsely below. The text comes right behind the candidate's own in its leaf.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, lru_cache
 
 import numpy as np
@@ -22,6 +22,8 @@ TOPS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 75, 100, 150, 200, 300, 500, 1000)
 FEW = 16
 """Of so many items the place is counted one by one; for more, all are sorted."""
 LOW, NONE = len(TOPS), len(TOPS) + 1
+_LEVELS = np.searchsorted(TOPS, np.arange(1, TOPS[-1] + 2))
+"""The words for so many items above, up to those that are told apart."""
 _WORDS = (*(f"top {top}" for top in TOPS), "low", "none")
 
 
@@ -33,7 +35,7 @@ def levels(scores_I: Scores, seen: Indices, asked: Indices | None = None) -> npt
     """
     asked_I = scores_I if asked is None else scores_I[asked]
     if len(asked_I) > FEW:
-        return stand(top(scores_I, seen), asked_I)
+        return _levels(_above(top(scores_I, seen), asked_I), asked_I)
     open_I = _unseen(scores_I, seen)
     return _levels(np.array([np.count_nonzero(open_I > score) for score in asked_I], dtype=np.int64), asked_I)
 
@@ -45,9 +47,15 @@ def top(scores_I: Scores, seen: Indices) -> Scores:
     return np.sort(first)
 
 
-def stand(top_T: Scores, asked_I: Scores) -> npt.NDArray[np.int64]:
-    """As `levels`, of scores, where `top` is known."""
-    return _levels(len(top_T) - np.searchsorted(top_T, asked_I, side="right"), asked_I)  # lower places are told alike
+def stand(tops: Sequence[Scores], asked_AI: Scores) -> npt.NDArray[np.int64]:
+    """[sources, items]: as `levels`, of the scores that each source gives, where the `top` of each is known."""
+    above_AI = [_above(top_T, asked_I) for top_T, asked_I in zip(tops, asked_AI, strict=True)]
+    return _levels(np.array(above_AI), asked_AI)
+
+
+def _above(top_T: Scores, asked_I: Scores) -> npt.NDArray[np.int64]:
+    """[items]: how many of the highest scores are above each; lower places are told alike."""
+    return len(top_T) - top_T.searchsorted(asked_I, side="right")
 
 
 def _unseen(scores_I: Scores, seen: Indices) -> Scores:
@@ -56,10 +64,10 @@ def _unseen(scores_I: Scores, seen: Indices) -> Scores:
     return open_I
 
 
-def _levels(above_I: npt.NDArray[np.int64], asked_I: Scores) -> npt.NDArray[np.int64]:
-    """[items]: the words for so many items above."""
-    found = np.searchsorted(TOPS, 1 + above_I)
-    found[asked_I == NOTHING] = NONE
+def _levels(above: npt.NDArray[np.int64], asked: Scores) -> npt.NDArray[np.int64]:
+    """[...]: the words for so many items above, and for such scores."""
+    found = _LEVELS[np.minimum(above, TOPS[-1])]
+    found[asked == NOTHING] = NONE
     return found
 
 
@@ -68,10 +76,14 @@ def labels() -> Mapping[str, str]:
     return {name: kind.label for name, kind in kinds("sources").items() if issubclass(kind, SourceKind) and kind.label}
 
 
-def evidence_piece(labels: Sequence[str], found: Sequence[int], *, compress: bool) -> Piece:
-    """The words for one candidate: `found[n]` is the level that the source called `labels[n]` gives it."""
-    said = tuple([_phrases(label)[level] for label, level in zip(labels, found, strict=True)])
-    return Piece(f" ({','.join(said)[1:]})", compress, said)
+def evidence_pieces(labels: Sequence[str], found: Iterable[Sequence[int]], *, compress: bool) -> list[Piece]:
+    """The words for each candidate: `found` has, for each, the level that the source of each label gives it."""
+    phrases = [_phrases(label) for label in labels]
+    return [_said([phrase[level] for phrase, level in zip(phrases, row, strict=True)], compress) for row in found]
+
+
+def _said(parts: Sequence[str], compress: bool) -> Piece:
+    return Piece(f" ({','.join(parts)[1:]})", compress, tuple(parts))
 
 
 @lru_cache(maxsize=256)

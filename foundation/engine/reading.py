@@ -56,19 +56,15 @@ class Reading:
         return self._pieces(pieces, self.encoder.begin, compresses=self.compresses)
 
     def _pieces(self, pieces: tuple[Piece, ...], begin: tuple[int, ...], *, compresses: bool) -> _Read:
-        slots, vectors, ends = list(begin), list[Vector](), list[int]()
-        for piece in pieces:
-            if piece.compress and compresses:
-                vectors.append(self._vector(piece))
+        slots, vectors, ends, encode = list(begin), list[Vector](), list[int](), self.encoder.encode
+        for text, compress, parts in pieces:
+            if compress and compresses:
+                vectors.append(Summed(tuple(map(encode, parts))) if parts else encode(text))
                 slots.append(-len(vectors))
             else:
-                slots.extend(self.encoder.encode(piece.text))
+                slots.extend(encode(text))
             ends.append(len(slots))
         if not slots:
-            slots.extend(self.encoder.encode(" ") or (0,))
+            slots.extend(encode(" ") or (0,))
             ends[-1] = len(slots)
         return _Read(tuple(slots), tuple(vectors), tuple(ends))
-
-    def _vector(self, piece: Piece) -> Vector:
-        encode = self.encoder.encode
-        return Summed(tuple([encode(part) for part in piece.parts])) if piece.parts else encode(piece.text)

@@ -23,7 +23,7 @@ from prompts.tree import Piece, PromptNode, PromptTree
 from prompts.verbalize import TrunkForm, window
 from surfaces.evaluation.payloads import learnable
 from surfaces.evaluation.protocols import wanted_actions
-from surfaces.evidence import evidence_piece, levels
+from surfaces.evidence import evidence_pieces, levels
 from surfaces.examples.labels import Hung, Labels
 from surfaces.examples.settings import ExampleSettings
 from surfaces.examples.styles import Style, styles
@@ -288,7 +288,7 @@ class Examples:
     def _phrase(self, heard: tuple[int, ...], row: tuple[int, ...]) -> Piece:
         if (heard, row) not in self._phrases:
             labels = [self._labels[adviser] for adviser in heard]
-            self._phrases[heard, row] = evidence_piece(labels, row, compress=self.spec.prompt.compress)
+            [self._phrases[heard, row]] = evidence_pieces(labels, [row], compress=self.spec.prompt.compress)
         return self._phrases[heard, row]
 
     def _advisers_without(self, fold: int, every: Sequence[Course]) -> tuple[Adviser, ...]:

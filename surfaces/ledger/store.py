@@ -33,7 +33,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from prompts.errors import LedgerError, UnknownError
 from surfaces.ledger import kept, schema
 from surfaces.ledger.asked import ERASED, EVENT, ITEM, ITEMS, MEMBER, Asked, among, listed
-from surfaces.ledger.connection import connect, notes, reading, together, writing
+from surfaces.ledger.connection import Prepared, connect, notes, reading, together, writing
 from surfaces.ledger.exposures import COLUMNS, Exposure, Shown, row_of, shown_of, without_item
 from surfaces.ledger.identity import identified
 from surfaces.ledger.records import (
@@ -69,6 +69,7 @@ class Ledger:
         self._now: object = _UNREAD
         self._postgres = engine.dialect.name == "postgresql"
         self._asked = Asked(self.tenant, postgres=self._postgres)
+        self._visitor = Prepared(self._asked.visitor, engine.dialect)
         self._lately, self._timelines = kept.Items(None), kept.Timelines()
 
     @classmethod
@@ -253,6 +254,8 @@ class Ledger:
         with self.together():
             lately = self._items_lately()
             found = {item_id: item for item_id in wanted if (item := lately.find(item_id)) is not None}
+            if len(found) == len(wanted):
+                return found
             for part in _parts(item_id for item_id in wanted if item_id not in found):
                 for row in self._rows(self._asked.items, ids=listed(part, postgres=self._postgres)):
                     found[row[0]] = item = recalled(*row)
@@ -321,8 +324,10 @@ class Ledger:
 
         It takes one small read, and of the events only those that came since the member's last visit.
         """
+        known = is_name(member_id)
         with self.together():
-            row = next(iter(self._rows(self._asked.visitor, member_id=member_id)), None) if is_name(member_id) else None
+            with reading(self._engine) as connection:
+                row = next(iter(self._visitor.rows(connection, member_id=member_id)), None) if known else None
             if row is None:
                 raise UnknownError(f"unknown member {quoted(member_id)}")
             profile, items, *stamp = row

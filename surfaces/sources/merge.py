@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from prompts.tree import Piece
-from surfaces.evidence import NONE, evidence_piece, stand, top
+from surfaces.evidence import NONE, evidence_pieces, stand, top
 from surfaces.filters.base import FilterKind
 from surfaces.lately import Lately
 from surfaces.ledger.kept import Timeline
 from surfaces.ledger.records import Item
-from surfaces.sources.base import NOTHING, Based, Indices, Source, best, history_of, retrieve
+from surfaces.sources.base import Based, Indices, Source, best, history_of, retrieve
 from surfaces.sources.opinions import Opinion, Opinions
 from surfaces.sources.overall import OVERALL, Overall, together
 from surfaces.sources.popular import Popular
@@ -145,12 +145,17 @@ class Retrieval:
         if self.overall:
             opinions.append(self._together(opinions, bases, history))
             labels.append(OVERALL)
-        places = np.array([self.index.get(item_id, -1) for item_id in item_ids], dtype=np.int64)
-        known = places >= 0
-        found_AL = np.full((len(labels), len(places)), NONE)
-        for row, opinion in enumerate(opinions):
-            found_AL[row, known] = stand(opinion.top_T, opinion.scores_I[places[known]])
-        return [evidence_piece(labels, row, compress=compress) for row in found_AL.T.tolist()]
+        known, places = self._known(item_ids)
+        asked_AK = np.stack([opinion.scores_I[places] for opinion in opinions])
+        found_AL = np.full((len(labels), len(item_ids)), NONE)
+        found_AL[:, known] = stand([opinion.top_T for opinion in opinions], asked_AK)
+        return evidence_pieces(labels, found_AL.T.tolist(), compress=compress)
+
+    def _known(self, item_ids: Sequence[str]) -> tuple[Indices, Indices]:
+        """Which of the items the sources know, as places in this list, and the indices of these."""
+        indices_L = np.array([self.index.get(item_id, -1) for item_id in item_ids], dtype=np.int64)
+        known = np.flatnonzero(indices_L >= 0)
+        return known, indices_L[known]
 
     def _opinion(self, adviser: Adviser, basis: str | None, history: _History, visit: Visit) -> Opinion:
         """What an adviser says of every item."""
@@ -210,14 +215,11 @@ class Retrieval:
 
         They keep their order; `fallback_order` sorts them. A source is left out where it has nothing to say.
         """
-        history_H = self.history(visit)
-        places = [self.index.get(item_id, -1) for item_id in item_ids]
-        known = np.array(places, dtype=np.int64) >= 0
+        history_H, (known, places) = self.history(visit), self._known(item_ids)
         ranks: list[dict[str, int]] = [{} for _ in item_ids]
         for fitted in self.sources:
-            scores = np.full(len(places), NOTHING)
-            scores[known] = fitted.source.scores(history_H, visit)[[place for place in places if place >= 0]]
-            for rank, number in enumerate(best(scores, len(places)), 1):
+            order = known[best(fitted.source.scores(history_H, visit)[places], len(places))]
+            for rank, number in enumerate(order.tolist(), 1):
                 ranks[number][fitted.name] = rank
         return [Candidate(item_id, sources) for item_id, sources in zip(item_ids, ranks, strict=True)]
 
@@ -227,9 +229,9 @@ class Retrieval:
         member_D = self.vectors.of_member(self.history(visit)) if self.vectors else None
         if self.vectors is None or member_D is None:
             return found
-        places = np.array([self.index.get(item_id, -1) for item_id in item_ids], dtype=np.int64)
+        known, places = self._known(item_ids)
         length = float(np.linalg.norm(member_D)) or 1.0
-        found[places >= 0] = self.vectors.rows_ID[places[places >= 0]] @ (member_D / length)
+        found[known] = self.vectors.rows_ID[places] @ (member_D / length)
         return found
 
     def vector(self, item_id: str) -> npt.NDArray[np.float32] | None:

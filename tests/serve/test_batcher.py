@@ -168,6 +168,26 @@ def test_when_the_engine_is_clearly_busy_past_the_deadline_the_caller_is_let_go_
     assert run(Batcher(engine, pace=pace), work) < 0.05
 
 
+def test_who_would_wait_for_long_is_not_put_into_words_but_who_was_still_waits(engine: Controlled) -> None:
+    tree = engine.read(tree_of(4))
+    engine.gate.clear()
+    pace = Pace(seconds_per_slot=2.0 / tree.size)  # two seconds a tree
+
+    async def work(batcher: Batcher) -> None:
+        waiting = batcher.put([tree], now() + 60)
+        await until(lambda: engine.batches == [1])
+        waiting += batcher.put([tree], now() + 3.9)  # it is in words already, and may just be in time
+        batcher.admit(now() + 9)
+        with pytest.raises(DegradedError) as refused:
+            batcher.admit(now() + 7)  # behind both, for four seconds
+        batcher.admit(now() + 7, flow="another")
+        engine.gate.set()
+        await asyncio.gather(*map(asyncio.wrap_future, waiting))
+        assert refused.value.reason == "capacity"
+
+    run(Batcher(engine, pace=pace), work)
+
+
 def test_an_idle_engine_is_tried_however_slow_it_was_before(engine: Controlled) -> None:
     tree = engine.read(tree_of(80))
     pace = Pace(seconds_per_slot=1000.0)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from surfaces.compose import Composer
-from surfaces.evidence import LOW, NONE, TOPS, evidence_piece, labels, levels, unforged, vocabulary
+from surfaces.evidence import LOW, NONE, TOPS, evidence_pieces, labels, levels, unforged, vocabulary
 from surfaces.ledger.store import Ledger
 from surfaces.registry import Registry
 from surfaces.sources.base import NOTHING, Interactions, Materials
@@ -69,7 +69,7 @@ def test_scores_are_left_as_they_were() -> None:
 
 @pytest.mark.parametrize("compress", [False, True])
 def test_words_are_the_same_whatever_the_surface(compress: bool) -> None:
-    piece = evidence_piece(("popularity", "chosen together"), (3, NONE), compress=compress)
+    [piece] = evidence_pieces(("popularity", "chosen together"), [(3, NONE)], compress=compress)
     assert piece.text == " (popularity top 4, chosen together none)"
     assert piece.compress is compress
 

@@ -136,6 +136,8 @@ def test_errors_do_not_show_what_was_to_be_written(ledger: Ledger) -> None:
         ledger.add_events([Event("ann", "heat", "movies", "a private matter", 3.0)])
     assert "no such table" in str(caught.value)
     assert "private" not in str(caught.value) + str(caught.value.__cause__)
+    with pytest.raises(LedgerError, match="cannot be read: no such table"):
+        ledger.visitor("ann")
 
 
 def test_a_process_that_dies_in_the_middle_of_a_write(ledger: Ledger, path: Path) -> None:
