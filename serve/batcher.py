@@ -227,7 +227,8 @@ class Batcher:
             giving = self._those_who_give(slots, flow)
         if now >= deadline or (self._forward and now + OPTIMISM * self._expects(slots, deadline, now, flow) > deadline):
             raise DegradedError("deadline")
-        if wait < 1 and self._forward and self._expects(0, deadline, now, flow) > wait * (deadline - now):
+        behind = wait < 1 and self._forward and self._waiting  # others, and not one forward that hangs
+        if behind and self._expects(0, deadline, now, flow) > wait * (deadline - now):
             raise DegradedError("capacity")
         for entry in giving:  # only for one that comes in
             self._leave(entry)

@@ -176,6 +176,7 @@ def test_who_would_wait_for_long_is_not_put_into_words_but_who_was_still_waits(e
     async def work(batcher: Batcher) -> None:
         waiting = batcher.put([tree], now() + 60)
         await until(lambda: engine.batches == [1])
+        batcher.admit(now() + 3)  # nobody else waits
         waiting += batcher.put([tree], now() + 3.9)  # it is in words already, and may just be in time
         batcher.admit(now() + 9)
         with pytest.raises(DegradedError) as refused:
