@@ -216,7 +216,7 @@ class Batcher:
         for entry in giving:
             _settle(entry, DegradedError("capacity"))
 
-    def _admit(self, deadline: float, slots: int, flow: str, wait: float = 1.0) -> list[_Waiting]:
+    def _admit(self, deadline: float, slots: int, flow: str, wait: float = math.inf) -> list[_Waiting]:
         """Makes room, and says who gave it; `wait`: the part of the time up to the deadline that may be waited."""
         now = clock()
         if self._closed or not self.breaker.lets(now):
@@ -225,10 +225,10 @@ class Batcher:
             giving = list[_Waiting]()
         else:
             giving = self._those_who_give(slots, flow)
-        if now >= deadline or (self._forward and now + OPTIMISM * self._expects(slots, deadline, now, flow) > deadline):
+        left, expected = deadline - now, self._expects(slots, deadline, now, flow) if self._forward else 0.0
+        if left <= 0 or OPTIMISM * expected > left:
             raise DegradedError("deadline")
-        behind = wait < 1 and self._forward and self._waiting  # others, and not one forward that hangs
-        if behind and self._expects(0, deadline, now, flow) > wait * (deadline - now):
+        if flow in self._queued and expected > wait * left:  # behind others of its own, and not one forward that hangs
             raise DegradedError("capacity")
         for entry in giving:  # only for one that comes in
             self._leave(entry)

@@ -324,13 +324,12 @@ class Ledger:
 
         It takes one small read, and of the events only those that came since the member's last visit.
         """
-        known = is_name(member_id)
         with self.together():
             with reading(self._engine) as connection:
-                row = next(iter(self._visitor.rows(connection, member_id=member_id)), None) if known else None
-            if row is None:
+                rows = self._visitor.rows(connection, member_id=member_id) if is_name(member_id) else ()
+            if not rows:
                 raise UnknownError(f"unknown member {quoted(member_id)}")
-            profile, items, *stamp = row
+            profile, items, *stamp = rows[0]
             notes(self._engine)[ITEMS, self.tenant] = items
 
             def later(arrival: int) -> kept.Rows:

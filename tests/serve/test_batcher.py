@@ -181,7 +181,7 @@ def test_who_would_wait_for_long_is_not_put_into_words_but_who_was_still_waits(e
         batcher.admit(now() + 9)
         with pytest.raises(DegradedError) as refused:
             batcher.admit(now() + 7)  # behind both, for four seconds
-        batcher.admit(now() + 7, flow="another")
+        batcher.admit(now() + 3, flow="another")  # of which nobody waits
         engine.gate.set()
         await asyncio.gather(*map(asyncio.wrap_future, waiting))
         assert refused.value.reason == "capacity"
