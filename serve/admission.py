@@ -66,7 +66,8 @@ class Admission:
         """
         wait_s = self.wait(flow)
         spared = model and wait_s > BUSY * room_s
-        if wait_s > (FULL if model else LAST) * room_s or (spared and not self._affords()):
+        affords = not spared or self._affords()  # who finds no room at all wants such a slate, too
+        if wait_s > (FULL if model else LAST) * room_s or not affords:
             raise CapacityError("more is asked than this server can compute just now", wait_s)
         if spared:
             self._saved_s -= self.retrieval.cost_s

@@ -85,6 +85,31 @@ def test_where_not_all_can_have_one_the_time_is_the_models() -> None:
     assert found[-3:] == ["away"] * 3
 
 
+def test_who_finds_no_room_at_all_is_among_those_who_want_a_slate() -> None:
+    """Of thirty in a second three find room for a slate. The three would take less than half of the time; all do not."""
+
+    async def main() -> list[bool]:
+        now, let_in = [0.0], list[bool]()
+        async with busy(1) as workers:
+            admission = Admission(workers, Lag(), 0.5, clock=lambda: now[0])
+            for number in range(100):
+                now[0] += 0.033
+                workers._seconds = 0.6 if number % 10 else 0.4
+                try:
+                    ticket = admission.let_in("a", 1.0, model=True)
+                except CapacityError:
+                    let_in += [] if number % 10 else [False]
+                else:
+                    assert number % 10 == 0 and ticket.spared
+                    let_in.append(True)
+                    ticket.use()
+        return let_in
+
+    found = asyncio.run(main())
+    assert found[:5] == [True] * 5, "what was saved up"
+    assert found[-4:] == [False] * 4
+
+
 def test_who_needs_no_model_has_all_the_time_there_is() -> None:
     assert decisions(6, 1.0, 0.0, model=False) == ["model"] * 10
     assert decisions(9, 1.0, 1.0, model=False) == ["away"] * 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from foundation.engine.base import TokenTree
 from prompts.errors import CapacityError
@@ -85,6 +86,18 @@ def test_who_asks_for_little_does_not_wait_for_company(engine: Controlled) -> No
 
     run(Batcher(engine, Limits(gather_s=0.0), lane=lane), work)
     assert forwards == [1, 3], "so many there had been: the flood's was still to come, the other's was not"
+
+
+def test_who_asks_for_little_may_ask_for_several_at_once(engine: Controlled) -> None:
+    """A flow that took a quarter of each batch, beside one that always waits, has the next one for itself."""
+    tree = engine.read(tree_of(1))
+    batcher, end = Batcher(engine, Limits(batch_slots=4 * tree.size)), time.monotonic() + 60
+    batcher.put([tree] * 40, end, "flood")
+    for _ in range(8):
+        batcher.put([tree], end + 10, "little")
+        assert sorted(each.flow for each in batcher._take(time.monotonic())) == ["flood"] * 3 + ["little"]
+    batcher.put([tree] * 4, end + 10, "little")
+    assert [each.flow for each in batcher._take(time.monotonic())] == ["little"] * 4
 
 
 def test_nobody_waits_for_company_that_would_have_no_room(engine: Controlled) -> None:

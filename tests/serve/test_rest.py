@@ -22,6 +22,7 @@ ENDLESS_S = 600.0
 def endless(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody sleeps longer than until somebody calls."""
     monkeypatch.setattr(rest, "REST_S", ENDLESS_S)
+    monkeypatch.setattr(rest, "EACH_S", ENDLESS_S)
 
 
 def test_what_is_under_way_comes_first_and_a_call_ends_the_rest() -> None:
@@ -51,6 +52,24 @@ def test_who_is_called_before_does_not_rest_at_all() -> None:
             await asyncio.sleep(0)
 
     asyncio.run(main())
+
+
+def test_the_loop_rests_longer_the_more_are_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rest, "EACH_S", 0.05)
+    resting, rested = Rest(), list[float]()
+
+    async def main() -> None:
+        for count in (1, 4):
+            for _ in range(count):
+                resting.soon(asyncio.get_running_loop())
+            began = time.monotonic()
+            for _ in range(2 * ROUNDS):
+                await asyncio.sleep(0)
+            rested.append(time.monotonic() - began)
+
+    asyncio.run(main())
+    assert rested[0] >= 0.05, "and it ended by itself, long before the most that there is"
+    assert rested[1] >= 4 * 0.05
 
 
 def test_a_reply_goes_out_while_others_are_turned_away(services: Services, engine: Controlled) -> None:
