@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from serve.bench.load import Load, arrivals, open_loop
 from serve.bench.process import Server
 from serve.bench.reading import WAY_S, Bound, Found, Row, between, degraded, errors, parsed, read, statuses
-from serve.bench.stage import CANDIDATES, Stage
+from serve.bench.stage import Stage
 
 LOADS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0)
 """Offered, in multiples of the capacity."""
@@ -24,7 +24,7 @@ async def curve(stage: Stage) -> Found:
     """Rates, times, batches, cache and degraded slates against the offered load; arrivals wait for nobody."""
     seconds = stage.seconds(CURVE_S) / len(LOADS)
     rows = await _rows(stage, LOADS, seconds)
-    return Found(f"offered load, {CANDIDATES} candidates, warm trunks (1 = {await stage.capacity():.1f}/s)", rows)
+    return Found(f"offered load, {await _about(stage)}", rows)
 
 
 async def overload(stage: Stage) -> Found:
@@ -51,7 +51,12 @@ async def overload(stage: Stage) -> Found:
         Bound("requests without a reply, or with 5xx but 503", errors(load), 0),
         Bound("memory grown, MB", float(row["grown_mb"]), GROWTH_MB),
     ]
-    return Found(f"{FLOOD:g} times the capacity for {seconds:g} s", [*early, row, *late], bounds)
+    title = f"{FLOOD:g} times the capacity for {seconds:g} s, {await _about(stage)}"
+    return Found(title, [*early, row, *late], bounds)
+
+
+async def _about(stage: Stage) -> str:
+    return f"{stage.workload.candidates} candidates, warm trunks (1 = {await stage.capacity():.1f}/s)"
 
 
 async def _rows(stage: Stage, loads: Sequence[float], seconds: float) -> list[Row]:
@@ -66,9 +71,7 @@ async def _rows(stage: Stage, loads: Sequence[float], seconds: float) -> list[Ro
     return rows
 
 
-async def offered(
-    stage: Stage, server: Server, rate: float, seconds: float, seed: int = 0, candidates: int = CANDIDATES
-) -> Load:
+async def offered(stage: Stage, server: Server, rate: float, seconds: float, seed: int = 0) -> Load:
     """So many rankings a second, under the surface's own deadline."""
     due = arrivals(rate, seconds, seed)
-    return await open_loop(server.pool, stage.workload.rankings(candidates), due, seconds)
+    return await open_loop(server.pool, stage.workload.rankings(), due, seconds)

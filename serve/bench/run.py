@@ -23,7 +23,7 @@ from prompts.errors import ConfigError
 from prompts.suggest import suggest
 from serve.bench import clients, endings, flood, killed, loads, picture, soak, swap
 from serve.bench.reading import Bound, Found, Row
-from serve.bench.stage import Asked, Stage, Tell, Workload, copied
+from serve.bench.stage import CANDIDATES, Asked, Stage, Tell, Workload, copied
 from serve.commands.parts import progress_bar, stepping
 from serve.demo import LEDGER_FILE, movielens
 from surfaces.ledger.store import Ledger
@@ -37,6 +37,7 @@ class How(NamedTuple):
     surface: str
     seconds: float | None = None
     rounds: int | None = None
+    candidates: int = CANDIDATES
 
 
 class Scenario(NamedTuple):
@@ -90,7 +91,7 @@ def run(names: Sequence[str], how: How, json_out: Path | None = None, plot: Path
     stderr.print(budget(names, how.seconds), highlight=False)
     with TemporaryDirectory(prefix="prismrank-bench-") as made, progress_bar(stderr) as progress:
         url = copied(how.ledger or _films(stderr), Path(made))
-        asked = Asked(url, how.model, how.surface, Path(made), how.seconds, how.rounds)
+        asked = Asked(url, how.model, how.surface, Path(made), how.seconds, how.rounds, how.candidates)
         found = measure(names, asked, stepping(progress))
     Console().print(*to_tables(found))
     told = to_json(found, asked)
@@ -109,7 +110,7 @@ def _films(console: Console) -> str:
 def measure(names: Sequence[str], asked: Asked, tell: Tell) -> dict[str, Found]:
     """What the scenarios found, by name. Raises ConfigError, LedgerError, CheckpointError."""
     with Ledger.open(asked.ledger, create=False) as ledger:
-        workload = Workload(ledger, asked.surface)
+        workload = Workload(ledger, asked.surface, asked.candidates)
     with collecting_seldom():  # the generator must not stop for it
         return asyncio.run(_measured(names, Stage(asked, workload, tell)))
 
@@ -133,7 +134,8 @@ def to_json(found: dict[str, Found], asked: Asked) -> dict[str, Any]:
         }
         for name, each in found.items()
     }
-    return {"scenarios": scenarios, "model": asked.model, "surface": asked.surface, "machine": machine()}
+    about = {"model": asked.model, "surface": asked.surface, "candidates": asked.candidates}
+    return {"scenarios": scenarios, **about, "machine": machine()}
 
 
 def _plain(value: float | str) -> float | str | None:

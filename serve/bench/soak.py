@@ -11,7 +11,7 @@ from typing import NamedTuple
 from serve.bench.load import NONE, Sample, arrivals, one
 from serve.bench.process import Server
 from serve.bench.reading import Bound, Found, Row, percentile, slope
-from serve.bench.stage import CANDIDATES, Stage, Workload
+from serve.bench.stage import Stage, Workload
 from serve.bench.wire import NoAnswerError, Pool, encoded
 
 SECONDS = 600.0
@@ -86,9 +86,9 @@ def _bodies(workload: Workload, kind: str) -> Iterator[bytes]:
     at = f"/v1/surfaces/{workload.surface}"
     while True:
         number += 1
-        ranking = workload.ranking(rng, CANDIDATES, None, number)
+        ranking = workload.ranking(rng, workload.candidates, None, number)
         if kind == "batch":
-            several = [workload.ranking(rng, CANDIDATES, None, number + more) for more in range(TOGETHER)]
+            several = [workload.ranking(rng, workload.candidates, None, number + more) for more in range(TOGETHER)]
             yield encoded("POST", f"{at}/rank:batch", {"requests": several})
         elif kind == "events":
             yield encoded("POST", "/v1/events", {"events": [workload.event(rng) for _ in range(TOGETHER)]})

@@ -43,7 +43,8 @@ ALONE = "batch_slots: 64\n"
 class Asked:
     """What is measured: the model, a surface, a ledger to be written to, and a folder for what comes by the way.
 
-    `seconds` and `rounds` replace those of the scenarios.
+    `seconds` and `rounds` replace those of the scenarios; `candidates` is how many a ranking has, unless a scenario
+    says it itself.
     """
 
     ledger: str
@@ -52,23 +53,25 @@ class Asked:
     folder: Path
     seconds: float | None = None
     rounds: int | None = None
+    candidates: int = CANDIDATES
 
 
 class Workload:
     """Requests for members and items of a ledger, drawn with a seed. Raises ConfigError where it has too few."""
 
-    def __init__(self, ledger: Ledger, surface: str) -> None:
-        self.surface, spec = surface, Registry.shipped().declared(surface).spec
+    def __init__(self, ledger: Ledger, surface: str, candidates: int = CANDIDATES) -> None:
+        self.surface, self.candidates, spec = surface, candidates, Registry.shipped().declared(surface).spec
         self.deadline_s = spec.fallback.deadline_ms / 1000
         self.items = [item.item_id for item in ledger.all_items(spec.item_kind)]
         known = ledger.timelines(random.Random(0).sample(ids := ledger.member_ids(), min(len(ids), 8 * MEMBERS)))
         self.members = [name for name, events in known.items() if len(events) >= FEWEST][:MEMBERS]
         self.actions = sorted({event.action for name in self.members for event in known[name]})
-        if len(self.items) < CANDIDATES or not self.members:
-            raise ConfigError(f"the ledger has too few members with events, or fewer than {CANDIDATES} items to rank")
+        if len(self.items) < candidates or not self.members:
+            raise ConfigError(f"the ledger has too few members with events, or fewer than {candidates} items to rank")
 
-    def rankings(self, candidates: int = CANDIDATES, deadline_ms: int | None = None, on: str = "") -> Iterator[bytes]:
+    def rankings(self, candidates: int | None = None, deadline_ms: int | None = None, on: str = "") -> Iterator[bytes]:
         """Without end: rankings of so many candidates; 0 lets the sources retrieve them."""
+        candidates = self.candidates if candidates is None else candidates
         rng, path = random.Random(candidates), f"/v1/surfaces/{on or self.surface}/rank"
         drawn = [
             encoded("POST", path, self.ranking(rng, candidates, deadline_ms, number)) for number in range(REQUESTS)
@@ -161,7 +164,7 @@ class Stage:
             self._capacity = await self.capacity_of(await self.server())
         return self._capacity
 
-    async def capacity_of(self, server: Server, candidates: int = CANDIDATES) -> float:
+    async def capacity_of(self, server: Server, candidates: int | None = None) -> float:
         """Rankings of so many candidates a second that a server answers to clients which keep it busy.
 
         The best of some stretches: other work on the machine only ever makes it less.

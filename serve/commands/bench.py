@@ -261,6 +261,9 @@ def serve(
     rounds: Annotated[
         int | None, typer.Option(min=1, max=1_000, help="Of each scenario that has some, in place of its own.")
     ] = None,
+    candidates: Annotated[
+        int, typer.Option(min=1, max=1_000, help="Of each ranking; `clients` and `killed` have numbers of their own.")
+    ] = 20,
     json_out: JsonFile = None,
     plot: Annotated[Path | None, typer.Option(metavar="OUT", help="Draw the curve into this file, a PNG.")] = None,
 ) -> None:
@@ -274,5 +277,5 @@ def serve(
     if plot:
         picture.check(names)
     check_writable(json_out, plot)
-    how = run.How(ledger, str(model_folder(model)), surface, seconds, rounds)
+    how = run.How(ledger, str(model_folder(model)), surface, seconds, rounds, candidates)
     run.run(names, how, json_out, plot)

@@ -219,6 +219,7 @@ def test_a_figure_of_nothing_is_null_and_shown(tmp_path: Path) -> None:
         (["--ledger", "sqlite:////nowhere/at/all.sqlite"], "no folder /nowhere/at"),
         (["--json", "/nowhere/x.json"], "there is no folder /nowhere"),
         (["--surface", "jobs"], "the ledger has too few members"),
+        (["--candidates", "1000"], "or fewer than 1000 items to rank"),
     ],
 )
 def test_what_cannot_be_measured_is_told_first(
@@ -298,12 +299,14 @@ def test_a_curve_and_an_overload_of_a_process(
     model: str, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
+    few = ("--candidates", "5")
     png, before = tmp_path / "curve.png", Path(url.removeprefix("sqlite:///")).read_bytes()
-    found = measured("curve,overload", model, url, tmp_path, "--seconds", "0.7", "--plot", str(png))
+    found = measured("curve,overload", model, url, tmp_path, "--seconds", "0.7", "--plot", str(png), *few)
     told = capsys.readouterr()
     assert "curve, overload: about" in told.err
     assert "promises" in told.out
     assert png.read_bytes().startswith(b"\x89PNG")
+    assert all("5 candidates" in each["title"] for each in found.values())
     curve = found["curve"]["rows"]
     assert [row["load"] for row in curve] == [0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0]
     assert all(row["goodput_per_s"] <= row["offered_per_s"] and 0 <= row["degraded"] <= 1 for row in curve)
