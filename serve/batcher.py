@@ -40,7 +40,7 @@ MEASURED_SLOTS = 256  # a smaller batch is mostly overhead and says little about
 FAILURES = 3  # forwards in a row that end in an error, until the engine is left alone
 FIRST_S, LONGEST_S = 0.1, 1.0  # for how long: twice as long each time
 PATIENCE_S = 0.02  # so much later than it came the engine has its turn, where others compute
-LATELY = 0.8  # how much of what flows took is kept at the next batch: who asks for little may ask for several at once
+LATELY = 0.9  # how much of what flows took is kept at the next batch: who asks for little may ask for several at once
 SHORT_S = 0.04  # so long a batch may be expected to take where several flows were served lately
 OPTIMISM = 0.7  # a tree is refused only if an engine this much faster than lately would still be late
 BUSY = 0.5  # of the time up to the deadline: who would wait longer for their forward is not put into words
@@ -367,6 +367,8 @@ class Batcher:
             flows.setdefault(entry.flow, []).append(entry)
         lately = self._lately
         lately.fade(LATELY)
+        if self.pace.seconds_per_slot:  # who had all while nobody else asked does not pay for that
+            lately.forgive(SHORT_S / self.pace.seconds_per_slot / (1 - LATELY))
         room_s = self._room_s(flows)
         batch: list[_Waiting] = []
         slots, first = 0, math.inf

@@ -19,6 +19,10 @@ class Shares:
         """Forgets all but the part `kept` of what flows had."""
         self._had = {flow: left for flow, had in self._had.items() if (left := kept * had) > self._least}
 
+    def forgive(self, most: float) -> None:
+        """Forgets what flows had beyond `most`."""
+        self._had = {flow: min(had, most) for flow, had in self._had.items()}
+
     def add(self, flow: str, amount: float) -> None:
         """A flow had so much more."""
         self._had[flow] = self._had.get(flow, 0.0) + amount

@@ -100,6 +100,20 @@ def test_who_asks_for_little_may_ask_for_several_at_once(engine: Controlled) -> 
     assert [each.flow for each in batcher._take(time.monotonic())] == ["little"] * 4
 
 
+def test_who_had_the_engine_for_itself_does_not_wait_long_for_it(engine: Controlled) -> None:
+    """Forwards have room for 64 trees while nobody else asks, and time for four beside another flow."""
+    tree, end = engine.read(tree_of(1)), time.monotonic() + 60
+    batcher = Batcher(engine, Limits(batch_slots=64 * tree.size, queue_slots=10**9), Pace(SHORT_S / (4.5 * tree.size)))
+    for _ in range(10):
+        batcher.put([tree] * 64, end, "first")
+        assert len(batcher._take(time.monotonic())) == 64
+    batcher.put([tree] * 99, end, "first")
+    batcher.put([tree] * 99, end, "flood")
+    taken = [{each.flow for each in batcher._take(time.monotonic())} for _ in range(12)]
+    assert taken[0] == {"flood"}
+    assert all("first" in flows for flows in taken[8:])
+
+
 def test_nobody_waits_for_company_that_would_have_no_room(engine: Controlled) -> None:
     tree = engine.read(tree_of(1))
 
