@@ -36,7 +36,7 @@ from surfaces.adapters import Adaptable
 
 logger = logging.getLogger(__name__)
 
-MEASURED_SLOTS = 256  # a smaller batch is mostly overhead and says little about the pace
+MEASURED_SLOTS = 256  # a smaller batch is mostly overhead: it tells only that the pace is no slower than that
 FAILURES = 3  # forwards in a row that end in an error, until the engine is left alone
 FIRST_S, LONGEST_S = 0.1, 1.0  # for how long: twice as long each time
 PATIENCE_S = 0.02  # so much later than it came the engine has its turn, where others compute
@@ -97,8 +97,8 @@ class Pace:
 
     def learn(self, slots: int, seconds: float) -> None:
         """A forward over `slots` took `seconds`."""
-        if slots >= MEASURED_SLOTS:
-            rate = seconds / slots
+        rate = seconds / max(1, slots)
+        if slots >= MEASURED_SLOTS or (slots and rate < self.seconds_per_slot):
             self.seconds_per_slot += (rate - self.seconds_per_slot) * (0.3 if self.seconds_per_slot else 1.0)
 
     def expects(self, slots: int) -> float:

@@ -10,7 +10,7 @@ import pytest
 
 from foundation.engine.base import LeafScores, TokenTree
 from prompts.errors import CapacityError
-from serve.batcher import Batcher, Limits, Pace, Scored
+from serve.batcher import MEASURED_SLOTS, Batcher, Limits, Pace, Scored
 from serve.degraded import DegradedError
 from tests.serve.batching import now, reason_of, run, until
 from tests.serve.conftest import Controlled, tree_of
@@ -365,6 +365,30 @@ def test_pace_follows_the_engine_and_ignores_tiny_batches() -> None:
     for _ in range(20):
         pace.learn(1000, 2.0)
     assert pace.expects(500) == pytest.approx(1.0, rel=0.01)
+    pace.learn(10, 5.0)
+    assert pace.expects(500) == pytest.approx(1.0, rel=0.01)
+
+
+def test_after_a_stall_small_batches_tell_that_it_is_over(engine: Controlled) -> None:
+    """One forward hung. Beside another flow there is time for one small tree at once, until the pace is known again."""
+    tree = engine.read(tree_of(1))
+    assert tree.size < MEASURED_SLOTS
+
+    async def work(batcher: Batcher) -> list[int]:
+        batcher.pace.learn(MEASURED_SLOTS, 600.0)
+        await batcher.score(tree, now() + 3600, flow="other")
+        for _ in range(30):
+            await batcher.score(tree, now() + 3600, flow="little")
+        before = len(engine.batches)
+        engine.gate.clear()
+        first = batcher.put([tree], now() + 3600, "other")
+        await until(lambda: len(engine.batches) > before)
+        waiting = batcher.put([tree] * 4, now() + 3600, "little")
+        engine.gate.set()
+        await asyncio.gather(*map(asyncio.wrap_future, [*first, *waiting]))
+        return engine.batches[before:]
+
+    assert run(Batcher(engine, Limits(gather_s=0.0)), work) == [1, 4]
 
 
 def test_a_tree_that_fails_takes_its_siblings_off_the_queue(engine: Controlled) -> None:

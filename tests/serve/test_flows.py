@@ -58,7 +58,7 @@ def test_beside_another_flow_batches_are_short_and_who_asks_little_comes_first(e
         await asyncio.gather(*flood)
         return taken
 
-    pace = Pace(SHORT_S / (3.5 * tree.size))
+    pace, engine.delay_s = Pace(SHORT_S / (3.5 * tree.size)), 0.1
     taken = run(Batcher(engine, Limits(batch_slots=8 * tree.size, gather_s=0.005), pace), work)
     assert engine.batches[0] == 8
     assert 1 <= len(taken) <= 2, "one may have been on its way"
